@@ -1,0 +1,187 @@
+"""How a network lies in memory.
+
+All weights and biases are one contiguous vector ``theta``. Layer ``k`` (from ``n_in`` to ``n_out``
+units) is a row-major block of shape ``(n_in + 1, n_out)`` that starts at ``starts[k]``::
+
+    row 0      b      the biases, theta_0k of the notes
+    row 1..    W      the weights, row j from unit j
+
+so its transpose is the notes' matrix Theta, ``(N_{l+1}, N_l + 1)`` with the bias column first, and
+``coefs_[k]``, ``intercepts_[k]`` are views of it. Gradients and optimiser state lie in the same way.
+``theta_t`` holds each W transposed, at the same offset, for delta propagation.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .jit import leaf, readonly
+
+
+class Net(NamedTuple):
+    """A network: its shape and what happens in its units."""
+
+    units: np.ndarray  # (n_layers + 1,) int64: units per layer, the input layer first
+    starts: np.ndarray  # (n_layers + 1,) int64: where layer k begins in theta; last: its size
+    activations: np.ndarray  # (n_layers,) int64: activation code of each layer, the output last
+    loss: int  # loss code
+
+
+class Data(NamedTuple):
+    """Training examples. Exactly one of ``X`` and the CSR arrays holds rows."""
+
+    X: np.ndarray  # (n, n_features), C-contiguous
+    values: np.ndarray  # CSR: (nnz,)
+    columns: np.ndarray  # CSR: (nnz,) int32, ascending within a row
+    row_starts: np.ndarray  # CSR: (n + 1,) int64; empty: X is dense
+    codes: np.ndarray  # (n,) int32: class of each example; empty: see targets
+    targets: np.ndarray  # (n, n_outputs): target values; empty: see codes
+    weights: np.ndarray  # (n,): weight of each example; empty: all 1
+
+
+class Params(NamedTuple):
+    """What training changes. All flat, in the layout of this module."""
+
+    theta: np.ndarray  # (n_params,)
+    theta_t: np.ndarray  # (n_params,): W of each layer transposed
+    gradient: np.ndarray  # (n_params,)
+    state: np.ndarray  # (n_slots, n_params): the optimiser's memory
+
+
+class Work(NamedTuple):
+    """Scratch of one fit. A block is the part of a mini-batch that goes through at once."""
+
+    a: np.ndarray  # activations of a block, layer after layer, each (capacity, units[k])
+    d: np.ndarray  # deltas of a block, layers 1.., each (capacity, units[k])
+    y: np.ndarray  # (capacity * n_outputs,): targets of a block
+    offsets: np.ndarray  # (n_layers + 1,) int64: where layer k begins in a, for capacity 1
+    capacity: int  # rows of a block
+    row_loss: np.ndarray  # (capacity,) loss of each example
+    row_weight: np.ndarray  # (capacity,) weight of each example
+    cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
+    chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of W: a piece of phase 2
+    shares: np.ndarray  # (n_threads + 1,) int64: thread t takes chunks shares[t]..shares[t+1]
+    squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
+
+
+def starts_of(units):
+    """Offsets of the layers in theta, ``(n_layers + 1,)``; the last is the number of parameters."""
+    units = np.asarray(units, np.int64)
+    return np.concatenate(([0], np.cumsum((units[:-1] + 1) * units[1:])))
+
+
+def views(theta, units):
+    """``(coefs, intercepts)``: lists of views of ``theta``, ``(n_in, n_out)`` and ``(n_out,)``."""
+    starts = starts_of(units)
+    blocks = [
+        theta[starts[k] : starts[k + 1]].reshape(units[k] + 1, units[k + 1])
+        for k in range(len(units) - 1)
+    ]
+    return [block[1:] for block in blocks], [block[0] for block in blocks]
+
+
+def flatten(coefs, intercepts, dtype):
+    """A new vector theta that holds copies of ``coefs`` and ``intercepts``."""
+    units = [coef.shape[0] for coef in coefs] + [coefs[-1].shape[1]]
+    theta = np.empty(starts_of(units)[-1], dtype)
+    for mine, given in zip(sum(views(theta, units), []), [*coefs, *intercepts], strict=True):
+        mine[...] = given
+    return theta
+
+
+def vector_behind(coefs, intercepts):
+    """The vector theta that ``coefs`` and ``intercepts`` are views of, or None if they are not."""
+    theta = intercepts[0].base
+    if not isinstance(theta, np.ndarray) or theta.ndim != 1:
+        return None
+    address = theta.__array_interface__["data"][0]
+    for W, b in zip(coefs, intercepts, strict=True):
+        where = b.__array_interface__["data"][0]
+        at_W = W.__array_interface__["data"][0]
+        if (
+            W.base is not theta
+            or b.base is not theta
+            or where != address
+            or at_W != address + b.nbytes
+            or not W.flags.c_contiguous
+            or not b.flags.c_contiguous
+        ):
+            return None
+        address += b.nbytes + W.nbytes
+    if address != theta.__array_interface__["data"][0] + theta.nbytes:
+        return None
+    return theta
+
+
+# A block of this many rows keeps memory flat for any batch size; results do not depend on it.
+BLOCK_ROWS = 1024
+
+
+def work_for(units, dtype, batch_size, n_threads, sparse):
+    """Allocate the scratch that training takes, and divide phase 2 over the threads."""
+    units = np.asarray(units, np.int64)
+    capacity = min(batch_size, BLOCK_ROWS)
+    offsets = np.concatenate(([0], np.cumsum(units)[:-1]))
+    chunks = np.array(
+        [
+            (k, first, min(n_in, first + rows))
+            for k, (n_in, n_out) in enumerate(zip(units[:-1], units[1:], strict=True))
+            for rows in (_rows_per_chunk(n_in, n_out),)
+            for first in range(0, n_in, rows)
+        ],
+        np.int64,
+    )
+    # Thread t ends where the running cost passes its part; a chunk costs its number of weights.
+    cost = np.cumsum((chunks[:, 2] - chunks[:, 1]) * units[chunks[:, 0] + 1])
+    ends = cost[-1] * np.arange(1, n_threads) / n_threads
+    shares = np.concatenate(([0], np.searchsorted(cost - cost[0] / 2, ends), [len(chunks)]))
+    return Work(
+        a=np.zeros(capacity * (0 if sparse else units[0]) + capacity * units[1:].sum(), dtype),
+        d=np.zeros(capacity * units[1:].sum(), dtype),
+        y=np.zeros(capacity * units[-1], dtype),
+        # A sparse block has no dense input layer: layer 1 begins where it would.
+        offsets=offsets - units[0] * np.arange(len(units)).clip(0, 1) if sparse else offsets,
+        capacity=capacity,
+        row_loss=np.zeros(capacity, dtype),
+        row_weight=np.zeros(capacity, dtype),
+        cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
+        chunks=chunks,
+        shares=shares.astype(np.int64),
+        squares=np.zeros(len(chunks)),
+    )
+
+
+def _rows_per_chunk(n_in, n_out):
+    """Rows of W in a chunk: whole tiles, not too small to loop over, enough to share out."""
+    at_least = max(8, -(-n_in // 32), -(-512 // n_out))
+    return int(-(-at_least // 8) * 8)
+
+
+def empty_data(dtype):
+    """``Data`` without any rows: the arrays that are not used, under their compiled types."""
+    return Data(
+        X=readonly(np.empty((0, 0), dtype)),
+        values=readonly(np.empty(0, dtype)),
+        columns=readonly(np.empty(0, np.int32)),
+        row_starts=readonly(np.empty(0, np.int64)),
+        codes=readonly(np.empty(0, np.int32)),
+        targets=readonly(np.empty((0, 0), dtype)),
+        weights=readonly(np.empty(0, dtype)),
+    )
+
+
+@leaf
+def is_sparse(data):
+    return data.row_starts.size > 0
+
+
+@leaf
+def a_start(work, k):
+    """Where the activations of layer k begin in ``work.a``."""
+    return work.offsets[k] * work.capacity
+
+
+@leaf
+def d_start(work, k):
+    """Where the deltas of layer k >= 1 begin in ``work.d``."""
+    return (work.offsets[k] - work.offsets[1]) * work.capacity
