@@ -32,12 +32,7 @@ if sys.platform == "win32":
 else:
     _YIELD, _SLEEP, _SLEEP_UNIT = "sched_yield", "usleep", 1
 _SLEEP_TIME = max(1, _SLEEP_MICROSECONDS // _SLEEP_UNIT)
-_PAUSE = {
-    "x86_64": "pause",
-    "amd64": "pause",
-    "aarch64": "yield",
-    "arm64": "yield",
-}.get(platform.machine().lower())
+_MACHINE = platform.machine().lower()
 
 
 def new_sync():
@@ -70,8 +65,16 @@ def _pause(typingctx):
     """Tell the core that this is a spin loop."""
 
     def codegen(context, builder, signature, args):
-        if _PAUSE is not None:
-            builder.asm(ir.FunctionType(ir.VoidType(), []), _PAUSE, "", [], side_effect=True)
+        i32 = ir.IntType(32)
+        if _MACHINE in ("x86_64", "amd64"):
+            name, arguments = "llvm.x86.sse2.pause", []
+        elif _MACHINE in ("aarch64", "arm64"):
+            name, arguments = "llvm.aarch64.hint", [1]  # yield
+        else:
+            return context.get_dummy_value()
+        function_type = ir.FunctionType(ir.VoidType(), [i32] * len(arguments))
+        function = cgutils.get_or_insert_function(builder.module, function_type, name)
+        builder.call(function, [ir.Constant(i32, value) for value in arguments])
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -1,0 +1,109 @@
+"""Error functions of one example, and the delta of the output layer.
+
+Each loss comes with the output activation for which dC/dz = a - y (its canonical link):
+
+=============  ==========  ===============================================
+squared error  identity    1/2 (y - a)^2, averaged over the outputs
+Poisson        exp         y log(y / a) - y + a, summed (half the deviance)
+log loss       logistic    -y log a - (1 - y) log(1 - a), summed
+cross-entropy  softmax     -log a_c for the class c
+=============  ==========  ===============================================
+
+The delta of the squared error with several outputs is that of the *sum* over outputs while the
+reported loss is the mean, as in scikit-learn. To add a loss: a code, its name, its function of
+(a, y), and one line in ``row_losses``.
+"""
+
+import numpy as np
+
+from . import elementary
+from .jit import leaf
+
+SQUARED_ERROR, POISSON, LOG_LOSS, CROSS_ENTROPY = range(4)
+LOSSES = {
+    "squared_error": SQUARED_ERROR,
+    "poisson": POISSON,
+    "log_loss": LOG_LOSS,
+    "cross_entropy": CROSS_ENTROPY,
+}
+
+
+@leaf
+def _clip(p):
+    """p within [eps, 1 - eps], so that its logarithm is finite; NaN stays."""
+    T = type(p)
+    low = np.finfo(T).eps
+    high = T(1) - low
+    return low if p < low else (high if p > high else p)
+
+
+@leaf
+def squared_error(a, y):
+    return type(a)(0.5) * (y - a) * (y - a)
+
+
+@leaf
+def poisson(a, y):
+    gain = y * elementary.log(y / a) if y != 0 else type(a)(0)
+    return gain - y + a
+
+
+@leaf
+def log_loss(a, y):
+    p = _clip(a)
+    return -(y * elementary.log(p) + (type(a)(1) - y) * elementary.log(type(a)(1) - p))
+
+
+def _sum_over_outputs(loss):
+    """The loop row_loss[i] <- sum over outputs of loss(a[i], y[i])."""
+
+    @leaf
+    def over(row_loss, a, a_first, y, width, i0, i1):
+        for i in range(i0, i1):
+            total = a.dtype.type(0)
+            for k in range(width):
+                total += loss(a[a_first + i * width + k], y[i * width + k])
+            row_loss[i] = total
+
+    return over
+
+
+_squared_error, _poisson, _log_loss = map(_sum_over_outputs, (squared_error, poisson, log_loss))
+
+
+@leaf
+def row_losses(loss, row_loss, a, a_first, y, width, i0, i1):
+    """Loss of examples i0..i1 of a block.
+
+    Parameters
+    ----------
+    row_loss : (capacity,), written
+    a : output activations, row i at ``a[a_first + i * width]``
+    y : targets, row i at ``y[i * width]``; for the cross-entropy the class of example i at ``y[i]``
+    """
+    if loss == CROSS_ENTROPY:
+        for i in range(i0, i1):
+            row_loss[i] = a[a_first + i * width + np.int64(y[i])]
+        for i in range(i0, i1):
+            row_loss[i] = -elementary.log(_clip(row_loss[i]))
+    elif loss == SQUARED_ERROR:
+        _squared_error(row_loss, a, a_first, y, width, i0, i1)
+        for i in range(i0, i1):
+            row_loss[i] /= a.dtype.type(width)
+    elif loss == POISSON:
+        _poisson(row_loss, a, a_first, y, width, i0, i1)
+    else:
+        _log_loss(row_loss, a, a_first, y, width, i0, i1)
+
+
+@leaf
+def output_delta(loss, d, d_first, a, a_first, y, width, i0, i1):
+    """d <- dC/dz = a - y of the output layer, for examples i0..i1 of a block."""
+    if loss == CROSS_ENTROPY:
+        for i in range(i0 * width, i1 * width):
+            d[d_first + i] = a[a_first + i]
+        for i in range(i0, i1):
+            d[d_first + i * width + np.int64(y[i])] -= a.dtype.type(1)
+    else:
+        for i in range(i0 * width, i1 * width):
+            d[d_first + i] = a[a_first + i] - y[i]
