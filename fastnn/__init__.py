@@ -1,0 +1,10 @@
+"""fastnn: scikit-learn's multilayer perceptrons, many times faster on a CPU.
+
+>>> from fastnn import MLPClassifier, MLPRegressor
+"""
+
+from ._estimators import MLPClassifier, MLPRegressor
+from ._warmup import warmup
+
+__version__ = "0.1.0"
+__all__ = ["MLPClassifier", "MLPRegressor", "warmup"]

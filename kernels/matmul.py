@@ -171,8 +171,19 @@ def _tile(MR, NV, masked):
     def tile(typingctx, like, C, c_row, init, init_row, A, a_row, a_col, B, b_row, K, columns):
         def codegen(context, builder, signature, args):
             real = context.get_value_type(signature.args[0])
-            emitter = _Emitter(builder, real, MR, NV, masked, args[-1])
-            emitter.emit(*args[1:-1])
+            name = f"fastnn_tile_{MR}x{NV}{'_masked' if masked else ''}_{real}"
+            function = builder.module.globals.get(name)
+            if function is None:
+                function_type = ir.FunctionType(ir.VoidType(), [_I64] * 11)
+                function = ir.Function(builder.module, function_type, name)
+                function.linkage = "internal"
+                # One copy of the body, however often the product is inlined: a third of the
+                # compile time, and the call costs a few cycles of some hundred.
+                function.attributes.add("noinline")
+                body = ir.IRBuilder(function.append_basic_block("entry"))
+                _Emitter(body, real, MR, NV, masked, function.args[-1]).emit(*function.args[:-1])
+                body.ret_void()
+            builder.call(function, args[1:])
             return context.get_dummy_value()
 
         return types.void(like, *[types.intp] * 11), codegen

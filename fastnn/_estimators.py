@@ -1,0 +1,714 @@
+"""The scikit-learn face: parameters, validation, targets, fitted attributes. No numerics."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import (
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ._training import (
+    KINDS,
+    Optimizer,
+    fit_lbfgs,
+    fit_stochastic,
+    make_data,
+    make_net,
+    predict,
+)
+from .kernels.layout import flatten, starts_of, vector_behind, views
+
+_PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
+        Number of units of each hidden layer. ``()`` is a linear model.
+    activation : {{'identity', 'logistic', 'tanh', 'relu'}}, default='relu'
+        Activation function of the hidden layers.
+    solver : {{'lbfgs', 'sgd', 'adam'}}, default='adam'
+        How the weights are optimised: L-BFGS on the whole set, stochastic gradient descent, or
+        Adam (Kingma and Ba, 2015).
+    alpha : float, default=0.0001
+        Strength of the L2 penalty ``alpha / 2 * sum(W**2)``, divided by the size of the mini-batch.
+    batch_size : int or 'auto', default='auto'
+        Examples in a mini-batch; 'auto' is ``min(200, n_samples)``. Not used by 'lbfgs'.
+    learning_rate : {{'constant', 'invscaling', 'adaptive'}}, default='constant'
+        Schedule of 'sgd': constant; ``learning_rate_init / (t + 1)**power_t`` after t examples;
+        or divided by 5 whenever progress stalls for ``n_iter_no_change`` epochs.
+    learning_rate_init : float, default=0.001
+        Initial learning rate of 'sgd' and 'adam'.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        Maximum number of epochs ('sgd', 'adam') or iterations ('lbfgs').
+    shuffle : bool, default=True
+        Whether to visit the examples in a new order in each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the validation split and the shuffling.
+    tol : float, default=1e-4
+        What counts as progress of the loss, or of the validation score with ``early_stopping``.
+    verbose : bool or int, default=False
+        Whether to print the progress.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the present weights.
+    momentum : float in [0, 1], default=0.9
+        Momentum of 'sgd'.
+    nesterovs_momentum : bool, default=True
+        Whether that is Nesterov's.
+    early_stopping : bool, default=False
+        Whether to set ``validation_fraction`` of the examples aside, stop when their score does
+        not improve, and keep the weights of the best epoch.
+    validation_fraction : float in [0, 1), default=0.1
+        The fraction set aside.
+    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
+        Decay of Adam's first and second moments.
+    epsilon : float, default=1e-8
+        Adam's guard against division by zero.
+    n_iter_no_change : int or inf, default=10
+        Epochs without progress before training stops.
+    max_fun : int, default=15000
+        Maximum number of loss evaluations of 'lbfgs'.
+    n_threads : int or None, default=None
+        Number of threads. None: as many as pay off for the size of the network and mini-batch,
+        within what the process may use. The results do not depend on it, to the last bit.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray of shape (n_in, n_out)
+        Weights of each layer, of X's dtype.
+    intercepts_ : list of ndarray of shape (n_out,)
+        Biases of each layer.
+    loss_ : float
+        Loss of the last epoch, or at the end of 'lbfgs'.
+    best_loss_ : float or None
+        Lowest loss of all epochs; None with ``early_stopping``. Not with 'lbfgs'.
+    loss_curve_ : list of float
+        Loss of each epoch. Not with 'lbfgs'.
+    validation_scores_ : list of float or None
+        Score of each epoch on the examples set aside: {score}. Not with 'lbfgs'.
+    best_validation_score_ : float or None
+        The highest of them. Not with 'lbfgs'.
+    n_iter_ : int
+        Number of epochs or iterations of the last fit.
+    t_ : int
+        Number of training examples seen by all fits together.
+    n_layers_ : int
+        Number of layers, the input layer among them.
+    n_outputs_ : int
+        Number of output units.
+    out_activation_ : str
+        Activation function of the output layer.
+    n_features_in_ : int
+        Number of features of X.
+    feature_names_in_ : ndarray of str
+        Names of the features, where X had any."""
+
+
+class _BaseMLP(BaseEstimator):
+    """What the classifier and the regressor share: everything but the target."""
+
+    _parameter_constraints = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_threads": [None, Interval(Integral, 1, None, closed="left")],
+    }
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training examples. float32 is kept and computed with; other types become float64.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets: class labels, a label indicator matrix, or real numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each example; None is 1 for all.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an input is not as described, or the weights became non-finite.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    def _fit(self, X, y, sample_weight, incremental):
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        hidden = self.hidden_layer_sizes
+        hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
+        if np.any(np.array(hidden) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        if self.early_stopping and incremental and self.solver != "lbfgs":
+            raise ValueError("partial_fit does not support early_stopping=True")
+        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+
+        X, y = self._validate(X, y, reset=first_pass)
+        kind, target = self._encode(y, incremental)
+        n_samples = X.shape[0]
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        rng = check_random_state(self.random_state)
+        loss, out_activation = KINDS[kind]
+        self.n_outputs_ = self._n_outputs(kind, target)
+        units = [X.shape[1], *(int(size) for size in hidden), self.n_outputs_]
+        if first_pass:
+            theta = self._initialize(units, out_activation, X.dtype, rng)
+        else:
+            theta = self._theta(X.dtype)
+            if starts_of(units)[-1] != theta.size:
+                raise ValueError(
+                    f"The network has layers of {[c.shape for c in self.coefs_]}, which does not "
+                    f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {X.shape[1]} features and "
+                    f"{self.n_outputs_} outputs: going on with other sizes is not possible."
+                )
+        data = make_data(
+            X,
+            codes=target if kind in ("binary", "multiclass") else None,
+            targets=None if kind in ("binary", "multiclass") else target.reshape(n_samples, -1),
+            weights=sample_weight,
+        )
+        net = make_net(units, self.activation, out_activation, loss)
+        if self.solver == "lbfgs":
+            fit_lbfgs(self, net, theta, data, n_samples)
+        else:
+            if not incremental or not hasattr(self, "_optimizer"):
+                self._optimizer = Optimizer(self, theta.size, theta.dtype)
+            split = None
+            if self.early_stopping:
+                split = self._split(net, theta, data, kind, target, sample_weight, rng)
+            fit_stochastic(self, net, theta, data, n_samples, rng, incremental, split)
+        if not np.isfinite(theta).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        return self
+
+    def _validate(self, X, y, reset):
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=not is_classifier(self),
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return _canonical(X), y
+
+    def _initialize(self, units, out_activation, dtype, rng):
+        """Draw the initial weights (Glorot and Bengio, 2010) and reset the fitted attributes."""
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.n_layers_ = len(units)
+        self.out_activation_ = out_activation
+        theta = np.empty(starts_of(units)[-1], dtype)
+        self.coefs_, self.intercepts_ = views(theta, units)
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        for W, b in zip(self.coefs_, self.intercepts_, strict=True):
+            bound = np.sqrt(factor / (W.shape[0] + W.shape[1]))
+            W[...] = rng.uniform(-bound, bound, W.shape)
+            b[...] = rng.uniform(-bound, bound, b.shape)
+        if self.solver != "lbfgs":
+            self.loss_curve_ = []
+            self._no_improvement_count = 0
+            stopping = self.early_stopping
+            self.best_loss_ = None if stopping else np.inf
+            self.validation_scores_ = [] if stopping else None
+            self.best_validation_score_ = -np.inf if stopping else None
+        return theta
+
+    def _theta(self, dtype=None):
+        """The flat parameters behind ``coefs_``, made anew if these were replaced or unpickled."""
+        theta = vector_behind(self.coefs_, self.intercepts_)
+        if theta is not None and dtype in (None, theta.dtype):
+            return theta
+        if dtype is None:
+            dtype = np.result_type(*self.coefs_, np.float32)
+            dtype = np.float32 if dtype == np.float32 else np.float64
+        theta = flatten(self.coefs_, self.intercepts_, dtype)
+        units = [coef.shape[0] for coef in self.coefs_] + [self.coefs_[-1].shape[1]]
+        self.coefs_, self.intercepts_ = views(theta, units)
+        return theta
+
+    def _split(self, net, theta, data, kind, target, sample_weight, rng):
+        """Set examples aside; returns the others' rows and the function that scores theta."""
+        stratify = target.astype(bool) if kind == "binary" else None
+        train, test = train_test_split(
+            np.arange(len(target)),
+            random_state=rng,
+            test_size=self.validation_fraction,
+            stratify=stratify,
+        )
+        if len(test) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        y_test = target[test]
+        weight = None if sample_weight is None else sample_weight[test]
+
+        def score():
+            output = predict(net, theta, data, test, self.n_threads)
+            return self._score_outputs(y_test, output, kind, weight)
+
+        return train, score
+
+    def _outputs(self, X):
+        """Outputs of the network for X, ``(n_samples, n_outputs)``."""
+        check_is_fitted(self)
+        X = validate_data(
+            self,
+            X,
+            accept_sparse=["csr", "csc"],
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=False,
+        )
+        theta = self._theta()
+        # The wider of the two types, as a NumPy product of X and coefs_ would have.
+        dtype = np.result_type(X.dtype, theta.dtype)
+        X = _canonical(X.astype(dtype, copy=False))
+        theta = theta.astype(dtype, copy=False)
+        units = [coef.shape[0] for coef in self.coefs_] + [self.n_outputs_]
+        # The loss plays no part in prediction.
+        net = make_net(units, self.activation, self.out_activation_, "squared_error")
+        return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if hasattr(self, "coefs_"):
+            self._theta()
+
+    def _supports_partial_fit(self):
+        if self.solver == "lbfgs":
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _canonical(X):
+    """CSR with ascending, unique column indices (a copy if need be), or X itself if dense."""
+    if not sp.issparse(X):
+        return X
+    X = sp.csr_array(X) if X.format == "csr" else X.tocsr()
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+class MLPClassifier(ClassifierMixin, _BaseMLP):
+    __doc__ = f"""Multilayer perceptron classifier, a drop-in for scikit-learn's.
+
+    Minimises the cross-entropy: of a softmax over the classes, or of one logistic output for
+    two classes and for each label of a multilabel target. With equal settings and
+    ``random_state``, float64 results agree with ``sklearn.neural_network.MLPClassifier`` to
+    rounding.
+
+    Parameters
+    ----------
+    {_PARAMETERS.format(score="accuracy")}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+
+    Examples
+    --------
+    >>> from fastnn import MLPClassifier
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = MLPClassifier(random_state=0, max_iter=500).fit(X, y)
+    >>> classifier.predict(X[:2])
+    array([0, 0])
+    >>> classifier.score(X, y) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_threads=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_threads = n_threads
+
+    @property
+    def loss(self):
+        """The loss: 'log_loss', the only one; not a parameter."""
+        return "log_loss"
+
+    @available_if(lambda self: self._supports_partial_fit())
+    def partial_fit(self, X, y, sample_weight=None, classes=None):
+        """Go through the given examples once, in mini-batches, from the present weights.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each example.
+        classes : array-like of shape (n_classes,), default=None
+            All classes of all calls; needed in the first call.
+
+        Returns
+        -------
+        self : MLPClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If ``classes`` is missing in the first call or differs in a later one, or y has others.
+        """
+        if classes is None:
+            if not hasattr(self, "classes_"):
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+        elif hasattr(self, "classes_"):
+            if not np.array_equal(self.classes_, unique_labels(classes)):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+                    f"was: {self.classes_!r}"
+                )
+        else:
+            labels = y if type_of_target(y).startswith("multilabel") else classes
+            self._learn_classes(labels, unique_labels(classes))
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _learn_classes(self, y, classes=None):
+        check_classification_targets(y)
+        self._target_type = type_of_target(y, input_name="y")
+        if self._target_type == "multiclass-multioutput":
+            raise ValueError("Multioutput target data is not supported with label binarization")
+        if self._target_type == "multilabel-indicator":
+            n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
+            self.classes_ = np.arange(n_labels)
+        else:
+            self.classes_ = unique_labels(y) if classes is None else classes
+
+    def _encode(self, y, incremental):
+        """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._learn_classes(y)
+        else:
+            classes = unique_labels(y)
+            if self.warm_start:
+                if set(classes) != set(self.classes_):
+                    raise ValueError(
+                        "warm_start can only be used where `y` has the same classes as in the "
+                        f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
+                    )
+            elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+                raise ValueError(
+                    "`y` has classes not in `self.classes_`. "
+                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+                )
+        if self._target_type == "multilabel-indicator":
+            y = y.toarray() if sp.issparse(y) else np.asarray(y)
+            return "multilabel", (y != 0)
+        kind = "multiclass" if len(self.classes_) > 2 else "binary"
+        return kind, np.searchsorted(self.classes_, y)
+
+    def _n_outputs(self, kind, target):
+        if kind == "multilabel":
+            return target.shape[1]
+        return len(self.classes_) if kind == "multiclass" else 1
+
+    def _score_outputs(self, target, output, kind, weight):
+        """Accuracy of network outputs against encoded targets."""
+        if kind == "multiclass":
+            decision = output.argmax(axis=1)
+        else:
+            decision = output > 0.5
+            decision = decision if kind == "multilabel" else decision.ravel().astype(target.dtype)
+        return float(accuracy_score(target, decision, sample_weight=weight))
+
+    def predict(self, X):
+        """Predict class labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            The most probable class, or for multilabel targets an indicator matrix.
+        """
+        output = self._outputs(X)
+        if self.out_activation_ == "softmax":
+            return self.classes_[output.argmax(axis=1)]
+        decision = output > 0.5
+        if self._target_type == "multilabel-indicator":
+            return decision.astype(int)
+        return self.classes_[np.minimum(decision.ravel(), len(self.classes_) - 1)]
+
+    def predict_proba(self, X):
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probability of each class in the order of ``classes_``; of each label on its own for
+            multilabel targets.
+        """
+        output = self._outputs(X)
+        if self.n_outputs_ == 1:
+            return np.hstack([1 - output, output])
+        return output
+
+    def predict_log_proba(self, X):
+        """Predict the logarithm of class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            ``log(predict_proba(X))``; -inf where a probability is 0.
+        """
+        probability = self.predict_proba(X)
+        return np.log(probability, out=probability)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, _BaseMLP):
+    __doc__ = f"""Multilayer perceptron regressor, a drop-in for scikit-learn's.
+
+    With equal settings and ``random_state``, float64 results agree with
+    ``sklearn.neural_network.MLPRegressor`` to rounding.
+
+    Parameters
+    ----------
+    loss : {{'squared_error', 'poisson'}}, default='squared_error'
+        Half the squared error, or half the Poisson deviance with an exponential output (y >= 0).
+    {_PARAMETERS.format(score="R^2")}
+
+    Examples
+    --------
+    >>> from fastnn import MLPRegressor
+    >>> from sklearn.datasets import make_regression
+    >>> X, y = make_regression(n_samples=200, n_features=5, random_state=0)
+    >>> regressor = MLPRegressor(solver="lbfgs", random_state=0, max_iter=500).fit(X, y)
+    >>> regressor.score(X, y) > 0.95
+    True
+    """
+
+    _parameter_constraints = {
+        **_BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        loss="squared_error",
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_threads=None,
+    ):
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_threads = n_threads
+
+    @available_if(lambda self: self._supports_partial_fit())
+    def partial_fit(self, X, y, sample_weight=None):
+        """Go through the given examples once, in mini-batches, from the present weights.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each example.
+
+        Returns
+        -------
+        self : MLPRegressor
+            The fitted estimator.
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _encode(self, y, incremental):
+        return self.loss, y
+
+    def _n_outputs(self, kind, target):
+        return 1 if target.ndim == 1 else target.shape[1]
+
+    def _score_outputs(self, target, output, kind, weight):
+        """R^2 of network outputs; NaN if an output is not finite."""
+        if not np.isfinite(output).all():
+            return float("nan")
+        output = output.ravel() if target.ndim == 1 else output
+        return float(r2_score(target, output, sample_weight=weight))
+
+    def predict(self, X):
+        """Predict target values.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The outputs of the network.
+        """
+        output = self._outputs(X)
+        return output.ravel() if output.shape[1] == 1 else output

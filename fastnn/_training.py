@@ -1,0 +1,320 @@
+"""The training loop between kernel calls: epochs, shuffling, stopping, schedules, L-BFGS.
+
+The door to the kernels: estimators hand over a ``Network`` and ``Data``, strings become codes here,
+and no array is computed with except by a kernel.
+"""
+
+import time
+import warnings
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from ._threads import Team, choose_n_threads
+from .kernels.activations import ACTIVATIONS
+from .kernels.jit import readonly
+from .kernels.layout import Data, Net, Params, empty_data, starts_of, work_for
+from .kernels.losses import LOSSES
+from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule
+from .kernels.train import LOSS, UPDATES
+from .kernels.train import predict as predict_kernel
+from .kernels.train import train as train_kernel
+
+# A kernel call lasts about this long, so that Ctrl-C and messages stay alive.
+SLICE_SECONDS = 0.05
+PREDICT_ROWS = 256
+
+# The loss and output activation of each kind of target.
+KINDS = {
+    "squared_error": ("squared_error", "identity"),
+    "poisson": ("poisson", "exp"),
+    "multiclass": ("cross_entropy", "softmax"),
+    "binary": ("log_loss", "logistic"),
+    "multilabel": ("log_loss", "logistic"),
+}
+
+
+def make_net(units, activation, out_activation, loss):
+    """The kernels' description of a network from scikit-learn's names."""
+    units = np.asarray(units, np.int64)
+    hidden = [ACTIVATIONS[activation]] * (len(units) - 2)
+    codes = np.array([*hidden, ACTIVATIONS[out_activation]], np.int64)
+    return Net(units, starts_of(units), codes, LOSSES[loss])
+
+
+def make_data(X, *, codes=None, targets=None, weights=None):
+    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR."""
+    data = empty_data(X.dtype)._asdict()
+    if hasattr(X, "indptr"):
+        data["values"] = readonly(np.require(X.data, requirements="CA"))
+        data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
+        data["row_starts"] = readonly(np.ascontiguousarray(X.indptr, np.int64))
+    else:
+        data["X"] = readonly(np.require(X, requirements="CA"))
+    if codes is not None:
+        data["codes"] = readonly(np.ascontiguousarray(codes, np.int32))
+    if targets is not None:
+        data["targets"] = readonly(np.ascontiguousarray(targets, X.dtype))
+    if weights is not None:
+        data["weights"] = readonly(np.ascontiguousarray(weights, X.dtype))
+    return Data(**data)
+
+
+def operations_per_example(units):
+    """Floating-point operations of one example in training, multiply and add counted apart."""
+    products = [2 * a * b for a, b in zip(units[:-1], units[1:], strict=True)]
+    return 3 * sum(products) - products[0]
+
+
+class Optimizer:
+    """An update rule with its state between calls: velocities or moments, step count, rate.
+
+    Plain data: it is pickled with its estimator.
+    """
+
+    def __init__(self, estimator, n_params, dtype):
+        self.learning_rate = float(estimator.learning_rate_init)
+        self.t = 0
+        if estimator.solver == "adam":
+            self.code = ADAM
+        else:
+            self.code = NESTEROV if estimator.nesterovs_momentum else SGD
+        self.state = np.zeros((SLOTS[self.code], n_params), dtype)
+
+    def rule(self, estimator):
+        """The kernels' form, with the current learning rate."""
+        momentum = estimator.beta_1 if self.code == ADAM else estimator.momentum
+        return Rule(
+            self.code,
+            float(self.learning_rate),
+            float(estimator.alpha),
+            float(momentum),
+            float(estimator.beta_2),
+            float(estimator.epsilon),
+        )
+
+    def end_epoch(self, estimator, examples_seen):
+        """Apply the 'invscaling' schedule."""
+        if self.code != ADAM and estimator.learning_rate == "invscaling":
+            initial = float(estimator.learning_rate_init)
+            self.learning_rate = initial / (examples_seen + 1) ** estimator.power_t
+
+    def stops(self, estimator, reason):
+        """Whether to stop when there is no progress; 'adaptive' lowers the rate first."""
+        if self.code == ADAM or estimator.learning_rate != "adaptive":
+            stop, message = True, "Stopping."
+        elif self.learning_rate <= 1e-6:
+            stop, message = True, "Learning rate too small. Stopping."
+        else:
+            self.learning_rate /= 5.0
+            stop, message = False, f"Setting learning rate to {self.learning_rate:f}"
+        if estimator.verbose:
+            print(f"{reason} {message}")
+        return stop
+
+
+class Trainer:
+    """One network, its training data and scratch: runs epochs, or loss and gradient at once."""
+
+    def __init__(self, net, theta, data, batch_size, team, state=None):
+        n_params = theta.size
+        if state is None:
+            state = np.zeros((0, n_params), theta.dtype)
+        self.net, self.data, self.batch_size, self.team = net, data, int(batch_size), team
+        self.params = Params(theta, np.zeros_like(theta), np.zeros_like(theta), state)
+        self.work = work_for(
+            net.units, theta.dtype, self.batch_size, team.n_threads, data.row_starts.size > 0
+        )
+        self.progress = np.zeros(2)
+        # A guess until the first slice is timed.
+        self._rows_per_second = 2e9 / operations_per_example(net.units)
+
+    def run_epoch(self, rows, rule):
+        """Go through the examples ``rows`` once; returns the mean loss before each update."""
+        train = train_kernel[self.params.theta.dtype]
+        rows = readonly(rows)
+        self.progress[LOSS] = 0.0
+        first = 0
+        while first < len(rows):
+            batches = max(1, int(self._rows_per_second * SLICE_SECONDS) // self.batch_size)
+            last = min(len(rows), first + batches * self.batch_size)
+            started = time.perf_counter()
+            self.team.run(
+                train,
+                self.net,
+                self.params,
+                self.data,
+                rows,
+                first,
+                last,
+                self.batch_size,
+                rule,
+                self.work,
+                self.progress,
+                self.team.sync,
+            )
+            elapsed = time.perf_counter() - started
+            self._rows_per_second = (last - first) / max(elapsed, 1e-6)
+            first = last
+        return self.progress[LOSS] / len(rows)
+
+    def loss_and_gradient(self, theta, rows, alpha):
+        """Loss of all examples and its gradient, at the parameters ``theta``."""
+        self.params.theta[...] = theta
+        loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
+        return loss, self.params.gradient.astype(np.float64)
+
+
+def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, split):
+    """Train ``theta`` in place by mini-batches, keeping the estimator's fitted attributes.
+
+    Parameters
+    ----------
+    split : None, or (train_rows, score) where ``score()`` is the validation score of theta
+    """
+    optimizer = estimator._optimizer
+    train_rows, score = split or (np.arange(n_samples), None)
+    n_train = len(train_rows)
+    batch_size = _batch_size(estimator.batch_size, n_train)
+    n_threads = choose_n_threads(
+        estimator.n_threads, operations_per_example(net.units) * batch_size
+    )
+    order = np.arange(n_train)
+    best_theta = theta.copy()
+    with Team(n_threads) as team:
+        trainer = Trainer(net, theta, data, batch_size, team, optimizer.state)
+        trainer.progress[UPDATES] = optimizer.t
+        try:
+            estimator.n_iter_ = 0
+            for _ in range(1 if incremental else estimator.max_iter):
+                if estimator.shuffle:
+                    permutation = np.arange(n_train)
+                    rng.shuffle(permutation)
+                    order = order[permutation]
+                rows = order if split is None else train_rows[order]
+                estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
+                optimizer.t = int(trainer.progress[UPDATES])
+                estimator.n_iter_ += 1
+                estimator.t_ += n_train
+                estimator.loss_curve_.append(estimator.loss_)
+                if estimator.verbose:
+                    print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+                if score is None:
+                    _compare_loss(estimator)
+                elif _compare_score(estimator, score()):
+                    best_theta[...] = theta
+                optimizer.end_epoch(estimator, estimator.t_)
+                if estimator._no_improvement_count > estimator.n_iter_no_change:
+                    what = "Training loss" if score is None else "Validation score"
+                    # f-strings would show n_iter_no_change=inf as scikit-learn does not
+                    reason = (
+                        f"{what} did not improve more than tol={estimator.tol:f} "
+                        f"for {estimator.n_iter_no_change:d} consecutive epochs."
+                    )
+                    if optimizer.stops(estimator, reason):
+                        break
+                    estimator._no_improvement_count = 0
+                if estimator.n_iter_ == estimator.max_iter and not incremental:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) "
+                        "reached and the optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=4,
+                    )
+        except KeyboardInterrupt:
+            optimizer.t = int(trainer.progress[UPDATES])
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+    if score is not None:
+        theta[...] = best_theta
+
+
+def _batch_size(batch_size, n_train):
+    if isinstance(batch_size, str):  # "auto"
+        return min(200, n_train)
+    if batch_size > n_train:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=5,
+        )
+    return int(min(batch_size, n_train))
+
+
+def _compare_loss(estimator):
+    if estimator.loss_ > estimator.best_loss_ - estimator.tol:
+        estimator._no_improvement_count += 1
+    else:
+        estimator._no_improvement_count = 0
+    if estimator.loss_ < estimator.best_loss_:
+        estimator.best_loss_ = estimator.loss_
+
+
+def _compare_score(estimator, score):
+    """Note a validation score; returns whether it is the best so far."""
+    estimator.validation_scores_.append(score)
+    if estimator.verbose:
+        print(f"Validation score: {score:f}")
+    best = estimator.best_validation_score_
+    # Written so that a NaN score counts as no progress.
+    if score >= best + estimator.tol:
+        estimator._no_improvement_count = 0
+    else:
+        estimator._no_improvement_count += 1
+    if score > best:
+        estimator.best_validation_score_ = score
+        return True
+    return False
+
+
+def fit_lbfgs(estimator, net, theta, data, n_samples):
+    """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector."""
+    rows = np.arange(n_samples)
+    n_threads = choose_n_threads(estimator.n_threads, operations_per_example(net.units) * n_samples)
+
+    def show(intermediate_result):
+        print(f"L-BFGS, loss = {intermediate_result.fun:.8f}")
+
+    with Team(n_threads) as team:
+        trainer = Trainer(net, theta, data, n_samples, team)
+        result = minimize(
+            trainer.loss_and_gradient,
+            theta.astype(np.float64),
+            args=(rows, estimator.alpha),
+            method="L-BFGS-B",
+            jac=True,
+            callback=show if estimator.verbose else None,
+            options={
+                "maxfun": estimator.max_fun,
+                "maxiter": estimator.max_iter,
+                "gtol": estimator.tol,
+            },
+        )
+    theta[...] = result.x
+    estimator.loss_ = float(result.fun)
+    estimator.n_iter_ = min(result.nit, estimator.max_iter)
+    if result.status != 0:
+        warnings.warn(
+            f"lbfgs failed to converge after {result.nit} iteration(s) "
+            f"(status={result.status}): {result.message}. Increase max_iter or max_fun, "
+            "or scale the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def predict(net, theta, data, rows, n_threads=None):
+    """Outputs of the network for the examples ``rows``, ``(len(rows), n_outputs)``.
+
+    Goes through in blocks: scratch memory does not grow with the number of rows.
+    """
+    out = np.empty((len(rows), net.units[-1]), theta.dtype)
+    # Prediction has no barriers: a thread pays once it has some blocks to do.
+    operations = operations_per_example(net.units) * len(rows) / 8
+    n_threads = choose_n_threads(n_threads, operations)
+    block = min(PREDICT_ROWS, max(1, len(rows)))
+    work = work_for(net.units, theta.dtype, n_threads * block, 1, data.row_starts.size > 0)
+    with Team(n_threads) as team:
+        team.run(
+            predict_kernel[theta.dtype], net, theta, data, readonly(rows), out, work
+        )
+    return out

@@ -1,0 +1,37 @@
+"""Compile every kernel ahead of time."""
+
+import numpy as np
+
+from .kernels.train import predict, train
+
+
+def warmup(dtypes=("float32", "float64")):
+    """Compile all kernels, or load them from the disk cache, so that no fit has to wait.
+
+    Parameters
+    ----------
+    dtypes : iterable of {'float32', 'float64'}
+        The types of X to be ready for.
+
+    Returns
+    -------
+    dict of str to bool
+        For each dtype, whether everything was already in the cache.
+
+    Raises
+    ------
+    ValueError
+        If a dtype is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> ready = fastnn.warmup(["float64"])
+    """
+    dtypes = [np.dtype(dtype) for dtype in dtypes]
+    for dtype in dtypes:
+        if dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
+    return {
+        dtype.name: all([entry.is_cached(dtype) for entry in (train, predict)]) for dtype in dtypes
+    }
