@@ -314,7 +314,5 @@ def predict(net, theta, data, rows, n_threads=None):
     block = min(PREDICT_ROWS, max(1, len(rows)))
     work = work_for(net.units, theta.dtype, n_threads * block, 1, data.row_starts.size > 0)
     with Team(n_threads) as team:
-        team.run(
-            predict_kernel[theta.dtype], net, theta, data, readonly(rows), out, work
-        )
+        team.run(predict_kernel[theta.dtype], net, theta, data, readonly(rows), out, work)
     return out

@@ -102,8 +102,8 @@ _sleep = _system_call(_SLEEP, [_SLEEP_TIME])
 @leaf
 def wait_for_all(sync, arrivals):
     """Arrive, and wait until ``arrivals`` threads have in this kernel call; False means: leave."""
-    counter = sync.ctypes.data + ARRIVALS * 8
-    abort = sync.ctypes.data + ABORT * 8
+    counter = np.intp(sync.ctypes.data) + ARRIVALS * 8
+    abort = np.intp(sync.ctypes.data) + ABORT * 8
     _atomic_add(counter, 1)
     looks = 0
     while _atomic_load(counter) < arrivals:

@@ -14,6 +14,7 @@ A W, backward D W^T, gradient A^T D) are one function. Rows of B and C are conti
 import functools
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
@@ -257,4 +258,5 @@ def matmul(like, size, C, c_row, init, init_row, A, a_row, a_col, B, b_row, M, N
 @leaf
 def address(buffer, index):
     """The address of ``buffer[index]``."""
-    return buffer.ctypes.data + index * buffer.itemsize
+    # ctypes.data is unsigned, and unsigned plus signed would be a float.
+    return np.intp(buffer.ctypes.data) + np.intp(index * buffer.itemsize)

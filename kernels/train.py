@@ -7,7 +7,7 @@ they were given, so that Python stays alive between slices of an epoch.
 import numpy as np
 
 from .barrier import new_sync, wait_for_all
-from .jit import Entry, leaf, readonly
+from .jit import Entry, readonly
 from .layout import Net, Params, empty_data, work_for
 from .network import (
     accumulate_gradient,
@@ -21,69 +21,6 @@ from .rules import SGD, Rule
 
 # What `progress` holds, in and out.
 LOSS, UPDATES = 0, 1
-
-
-@leaf
-def _train(
-    net, params, data, rows, first, last, batch_size, rule, work, progress, sync, thread, n_threads
-):
-    ones = np.ones(1, params.theta.dtype)
-    arrivals = 0
-    loss, t = progress[LOSS], np.int64(progress[UPDATES])
-    for chunk in range(work.shares[thread], work.shares[thread + 1]):
-        transpose_chunk(net, params.theta, params.theta_t, work, chunk)
-    if n_threads > 1:
-        arrivals += n_threads
-        if not wait_for_all(sync, arrivals):
-            return
-    for batch in range(first, last, batch_size):
-        batch_end = min(batch + batch_size, last)
-        total_weight = np.float64(batch_end - batch)
-        if data.weights.size > 0:
-            total_weight = 0.0
-            for i in range(batch, batch_end):
-                total_weight += data.weights[rows[i]]
-            if total_weight == 0.0:
-                continue  # no example counts: as if they were not there
-        batch_loss = 0.0
-        for block in range(batch, batch_end, work.capacity):
-            B = min(work.capacity, batch_end - block)
-            share = (B + n_threads - 1) // n_threads
-            share = (share + 7) // 8 * 8  # whole tiles
-            i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
-            if i1 > i0:
-                feedforward(net, params.theta, data, rows, block, work, i0, i1)
-                output_error(net, data, rows, block, work, i0, i1)
-                propagate_delta(net, params.theta_t, work, i0, i1)
-            if n_threads > 1:
-                arrivals += n_threads
-                if not wait_for_all(sync, arrivals):
-                    return
-            if thread == 0:
-                for i in range(B):
-                    batch_loss += work.row_loss[i]
-            fresh = block == batch
-            complete = block + B == batch_end
-            for chunk in range(work.shares[thread], work.shares[thread + 1]):
-                accumulate_gradient(
-                    net, params.gradient, data, rows, block, work, ones, thread, chunk, B, fresh
-                )
-                if complete:
-                    update_chunk(net, params, work, rule, chunk, total_weight, t + 1)
-            if n_threads > 1:
-                arrivals += n_threads
-                if not wait_for_all(sync, arrivals):
-                    return
-        t += 1
-        if thread == 0:
-            squares = 0.0
-            for chunk in range(work.chunks.shape[0]):
-                squares += work.squares[chunk]
-            penalty = 0.5 * rule.alpha * squares
-            loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-    if thread == 0:
-        progress[LOSS] = loss
-        progress[UPDATES] = t
 
 
 def _make_train(digest):
@@ -115,46 +52,83 @@ def _make_train(digest):
         thread, n_threads : int
         """
         digest  # noqa: B018  part of the cache key
-        _train(
-            net,
-            params,
-            data,
-            rows,
-            first,
-            last,
-            batch_size,
-            rule,
-            work,
-            progress,
-            sync,
-            thread,
-            n_threads,
-        )
+        ones = np.ones(1, params.theta.dtype)
+        arrivals = 0
+        loss, t = progress[LOSS], np.int64(progress[UPDATES])
+        for chunk in range(work.shares[thread], work.shares[thread + 1]):
+            transpose_chunk(net, params.theta, params.theta_t, work, chunk)
+        if n_threads > 1:
+            arrivals += n_threads
+            if not wait_for_all(sync, arrivals):
+                return
+        for batch in range(first, last, batch_size):
+            batch_end = min(batch + batch_size, last)
+            total_weight = np.float64(batch_end - batch)
+            if data.weights.size > 0:
+                total_weight = 0.0
+                for i in range(batch, batch_end):
+                    total_weight += data.weights[rows[i]]
+                if total_weight == 0.0:
+                    continue  # no example counts: as if they were not there
+            batch_loss = 0.0
+            for block in range(batch, batch_end, work.capacity):
+                B = min(work.capacity, batch_end - block)
+                share = (B + n_threads - 1) // n_threads
+                share = (share + 7) // 8 * 8  # whole tiles
+                i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
+                if i1 > i0:
+                    feedforward(net, params.theta, data, rows, block, work, i0, i1)
+                    output_error(net, data, rows, block, work, i0, i1)
+                    propagate_delta(net, params.theta_t, work, i0, i1)
+                if n_threads > 1:
+                    arrivals += n_threads
+                    if not wait_for_all(sync, arrivals):
+                        return
+                if thread == 0:
+                    for i in range(B):
+                        batch_loss += work.row_loss[i]
+                fresh = block == batch
+                complete = block + B == batch_end
+                for chunk in range(work.shares[thread], work.shares[thread + 1]):
+                    accumulate_gradient(
+                        net, params.gradient, data, rows, block, work, ones, thread, chunk, B, fresh
+                    )
+                    if complete:
+                        update_chunk(net, params, work, rule, chunk, total_weight, t + 1)
+                if n_threads > 1:
+                    arrivals += n_threads
+                    if not wait_for_all(sync, arrivals):
+                        return
+            t += 1
+            if thread == 0:
+                squares = 0.0
+                for chunk in range(work.chunks.shape[0]):
+                    squares += work.squares[chunk]
+                penalty = 0.5 * rule.alpha * squares
+                loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
+        if thread == 0:
+            progress[LOSS] = loss
+            progress[UPDATES] = t
 
     return train
-
-
-@leaf
-def _predict(net, theta, data, rows, out, work, thread, n_threads):
-    n = rows.size
-    block = work.capacity // n_threads
-    width = net.units[net.units.size - 1]
-    outputs = work.offsets[net.units.size - 1] * work.capacity
-    share = (n + n_threads - 1) // n_threads
-    i0 = thread * block
-    for first in range(thread * share, min(n, (thread + 1) * share), block):
-        B = min(block, min(n, (thread + 1) * share) - first)
-        feedforward(net, theta, data, rows, first - i0, work, i0, i0 + B)
-        for i in range(B):
-            for k in range(width):
-                out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
 
 
 def _make_predict(digest):
     def predict(net, theta, data, rows, out, work, thread, n_threads):
         """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
         digest  # noqa: B018  part of the cache key
-        _predict(net, theta, data, rows, out, work, thread, n_threads)
+        n = rows.size
+        block = work.capacity // n_threads
+        width = net.units[net.units.size - 1]
+        outputs = work.offsets[net.units.size - 1] * work.capacity
+        share = (n + n_threads - 1) // n_threads
+        i0 = thread * block
+        for first in range(thread * share, min(n, (thread + 1) * share), block):
+            B = min(block, min(n, (thread + 1) * share) - first)
+            feedforward(net, theta, data, rows, first - i0, work, i0, i0 + B)
+            for i in range(B):
+                for k in range(width):
+                    out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
 
     return predict
 
