@@ -1,0 +1,331 @@
+"""What scikit-learn expects of an estimator, and what fastnn promises beyond its MLPs."""
+
+import copy
+import inspect
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn import neural_network as sk
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits, load_iris, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastnn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X_IRIS, Y_IRIS = load_iris(return_X_y=True)
+ESTIMATORS = [MLPClassifier, MLPRegressor]
+
+
+@parametrize_with_checks([MLPClassifier(max_iter=30), MLPRegressor(max_iter=30)])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("ours", ESTIMATORS)
+def test_signatures_are_those_of_sklearn(ours):
+    theirs = getattr(sk, ours.__name__)
+    for method in ["__init__", "fit", "partial_fit", "predict", "score"]:
+        mine = dict(inspect.signature(getattr(ours, method)).parameters)
+        if method == "__init__":
+            assert mine.pop("n_threads").default is None
+        expected = inspect.signature(getattr(theirs, method)).parameters
+        assert list(mine) == list(expected)
+        for name, parameter in expected.items():
+            assert mine[name].default == parameter.default
+            assert mine[name].kind == parameter.kind
+
+
+@pytest.mark.parametrize("ours", ESTIMATORS)
+def test_every_parameter_is_documented(ours):
+    for name in inspect.signature(ours).parameters:
+        assert f"\n    {name} :" in ours.__doc__ or name in ("beta_1", "beta_2")
+
+
+@pytest.mark.parametrize("ours", ESTIMATORS)
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_fitted_attributes_are_those_of_sklearn(ours, solver, early_stopping):
+    settings = dict(solver=solver, early_stopping=early_stopping, max_iter=3, random_state=0)
+    mine = ours(**settings).fit(X_IRIS, Y_IRIS)
+    theirs = getattr(sk, ours.__name__)(**settings).fit(X_IRIS, Y_IRIS)
+
+    def public(estimator):
+        return {n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")}
+
+    assert public(mine) == public(theirs)
+    for name in public(mine):
+        a, b = getattr(mine, name), getattr(theirs, name)
+        assert (a is None) == (b is None), name
+        assert np.shape(a if not isinstance(a, list) else len(a)) == np.shape(
+            b if not isinstance(b, list) else len(b)
+        ), name
+
+
+def test_grid_search_with_processes():
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), MLPClassifier(max_iter=20, random_state=0)),
+        {"mlpclassifier__hidden_layer_sizes": [(5,), (10, 5)], "mlpclassifier__alpha": [0, 0.1]},
+        n_jobs=2,
+        cv=3,
+    ).fit(X_IRIS, Y_IRIS)
+    assert search.best_score_ > 0.7
+
+
+def test_cross_val_score_equals_sklearn():
+    settings = dict(max_iter=30, random_state=0)
+    mine = cross_val_score(MLPClassifier(**settings), X_IRIS, Y_IRIS)
+    np.testing.assert_array_equal(
+        mine, cross_val_score(sk.MLPClassifier(**settings), X_IRIS, Y_IRIS)
+    )
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_copy_goes_on_training_as_the_original(copy_of, solver):
+    original = MLPClassifier(solver=solver, random_state=0).partial_fit(
+        X_IRIS, Y_IRIS, classes=[0, 1, 2]
+    )
+    other = copy_of(original)
+    for estimator in (original, other):
+        estimator.partial_fit(X_IRIS, Y_IRIS)
+    for a, b in zip(original.coefs_, other.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pickle_holds_the_weights_once(tmp_path):
+    X, y = load_digits(return_X_y=True)
+    model = MLPClassifier((200,), max_iter=1, random_state=0).fit(X, y)
+    weights = sum(a.nbytes for a in model.coefs_ + model.intercepts_)
+    joblib.dump(model, tmp_path / "model")
+    # The weights, and Adam's two moments.
+    assert (tmp_path / "model").stat().st_size < 3.1 * weights
+    loaded = joblib.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+def test_weights_given_by_hand_are_used():
+    model = MLPRegressor((2,), "identity", max_iter=1, random_state=0).fit([[0.0], [1.0]], [0, 1])
+    model = MLPRegressor(
+        hidden_layer_sizes=(2,), activation="identity", max_iter=1, random_state=0
+    ).fit([[0.0], [1.0]], [0, 1])
+    model.coefs_ = [np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]])]
+    model.intercepts_ = [np.array([0.5, 0.25]), np.array([1.0])]
+    np.testing.assert_allclose(model.predict([[2.0]]), [3 * 2.5 + 4 * 4.25 + 1])
+    model.coefs_[0][0, 0] = 0.0
+    np.testing.assert_allclose(model.predict([[2.0]]), [3 * 0.5 + 4 * 4.25 + 1])
+
+
+@pytest.mark.parametrize("ours", ESTIMATORS)
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_float32_all_the_way(ours, solver):
+    X = X_IRIS.astype(np.float32)
+    weight = np.linspace(1, 2, len(X))
+    model = ours(solver=solver, max_iter=5, random_state=0).fit(X, Y_IRIS, sample_weight=weight)
+    assert {a.dtype for a in model.coefs_ + model.intercepts_} == {np.dtype(np.float32)}
+    output = model.predict(X) if ours is MLPRegressor else model.predict_proba(X)
+    assert output.dtype == np.float32
+    # and it stays close to float64
+    wide = ours(solver=solver, max_iter=5, random_state=0).fit(X_IRIS, Y_IRIS, sample_weight=weight)
+    np.testing.assert_allclose(model.coefs_[0], wide.coefs_[0], atol=2e-2)
+
+
+@pytest.mark.parametrize("container", [sp.csr_array, sp.csc_array, sp.csr_matrix, sp.coo_array])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_sparse_equals_dense(container, early_stopping):
+    X, y = load_digits(return_X_y=True)
+    X = X[:300] / 16
+    y = y[:300]
+    settings = dict(max_iter=5, random_state=0, early_stopping=early_stopping)
+    dense = MLPClassifier(**settings).fit(X, y)
+    sparse = MLPClassifier(**settings).fit(container(X), y)
+    np.testing.assert_allclose(dense.coefs_[0], sparse.coefs_[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        dense.predict_proba(X), sparse.predict_proba(container(X)), rtol=1e-9
+    )
+
+
+def test_sparse_with_unsorted_and_duplicate_indices_is_left_alone():
+    X = sp.csr_array(
+        (np.array([1.0, 2.0, 3.0, 4.0]), np.array([2, 0, 1, 1]), np.array([0, 2, 4])), shape=(2, 3)
+    )
+    before = X.indices.copy()
+    a = MLPRegressor(max_iter=2, random_state=0).fit(X, [0.0, 1.0])
+    b = MLPRegressor(max_iter=2, random_state=0).fit(X.toarray(), [0.0, 1.0])
+    np.testing.assert_allclose(a.coefs_[0], b.coefs_[0], rtol=1e-12)
+    np.testing.assert_array_equal(X.indices, before)
+
+
+def test_inputs_of_any_memory_layout():
+    X = X_IRIS
+    readonly = X.copy()
+    readonly.flags.writeable = False
+    wide = np.zeros((len(X), 8))
+    wide[:, ::2] = X
+    unaligned = np.frombuffer(b"x" + X.tobytes(), np.uint8)[1:].view(np.float64).reshape(X.shape)
+    variants = [
+        np.asfortranarray(X),
+        readonly,
+        wide[:, ::2],
+        X.astype(">f8"),
+        unaligned,
+        X.tolist(),
+        pd.DataFrame(X),
+    ]
+    expected = MLPRegressor(max_iter=2, random_state=0).fit(X, Y_IRIS)
+    for variant in variants:
+        model = MLPRegressor(max_iter=2, random_state=0).fit(variant, Y_IRIS)
+        np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
+        np.testing.assert_array_equal(model.predict(variant), expected.predict(X))
+
+
+def test_memory_map_is_not_copied_or_written(tmp_path):
+    np.save(tmp_path / "X.npy", X_IRIS)
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model = MLPRegressor(max_iter=2, random_state=0).fit(X, Y_IRIS)
+    expected = MLPRegressor(max_iter=2, random_state=0).fit(X_IRIS, Y_IRIS)
+    np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"], [False, True], [-1, 1], ["a", "b", "c"]])
+def test_labels_come_back_as_given(labels):
+    y = np.array(labels)[Y_IRIS % len(labels)]
+    model = MLPClassifier(max_iter=3, random_state=0).fit(X_IRIS, y)
+    theirs = sk.MLPClassifier(max_iter=3, random_state=0).fit(X_IRIS, y)
+    np.testing.assert_array_equal(model.predict(X_IRIS), theirs.predict(X_IRIS))
+    assert model.predict(X_IRIS).dtype == theirs.predict(X_IRIS).dtype
+    np.testing.assert_array_equal(model.classes_, theirs.classes_)
+
+
+def test_one_class():
+    model = MLPClassifier(max_iter=2).fit(X_IRIS, ["only"] * 150)
+    assert set(model.predict(X_IRIS)) == {"only"}
+
+
+def test_multilabel_sparse_target():
+    X, Y = make_multilabel_classification(n_samples=60, random_state=0)
+    a = MLPClassifier(max_iter=5, random_state=0).fit(X, Y)
+    b = MLPClassifier(max_iter=5, random_state=0).fit(X, sp.csr_array(Y))
+    np.testing.assert_array_equal(a.coefs_[0], b.coefs_[0])
+    assert a.predict(X).shape == Y.shape
+
+
+# --- where fastnn differs from scikit-learn on purpose ------------------------------------------
+
+
+def test_a_batch_without_weight_is_skipped():
+    """scikit-learn divides by the sum of the batch's weights: ZeroDivisionError."""
+    weight = np.r_[np.zeros(20), np.ones(130)]
+    settings = dict(batch_size=10, shuffle=False, max_iter=3, random_state=0)
+    model = MLPClassifier(**settings).fit(X_IRIS, Y_IRIS, sample_weight=weight)
+    without = MLPClassifier(**settings).fit(X_IRIS[20:], Y_IRIS[20:])
+    np.testing.assert_allclose(model.coefs_[0], without.coefs_[0], rtol=1e-12)
+
+
+def test_partial_fit_is_hidden_with_lbfgs():
+    """In scikit-learn the regressor has it, and runs L-BFGS."""
+    for ours in ESTIMATORS:
+        assert not hasattr(ours(solver="lbfgs"), "partial_fit")
+        assert hasattr(ours(), "partial_fit")
+
+
+def test_nan_validation_score_counts_as_no_progress():
+    """In scikit-learn it resets the patience, and a diverged fit goes on to max_iter."""
+    model = MLPRegressor(
+        activation="identity",
+        solver="sgd",
+        learning_rate_init=1,
+        early_stopping=True,
+        n_iter_no_change=3,
+        max_iter=100,
+        random_state=0,
+    )
+    model.fit(X_IRIS, Y_IRIS)
+    assert np.isnan(model.validation_scores_[-1])
+    assert model.n_iter_ < 100
+
+
+def test_going_on_with_other_sizes_is_refused():
+    model = MLPClassifier((5,), warm_start=True, max_iter=2).fit(X_IRIS, Y_IRIS)
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(7,\)"):
+        model.set_params(hidden_layer_sizes=(7,)).fit(X_IRIS, Y_IRIS)
+
+
+@pytest.mark.parametrize(
+    "parameter, value",
+    [
+        ("alpha", -1),
+        ("n_threads", 0),
+        ("n_threads", 1.5),
+        ("activation", "selu"),
+        ("batch_size", 0),
+        ("momentum", 1.1),
+        ("max_iter", 0),
+        ("hidden_layer_sizes", 0),
+        ("hidden_layer_sizes", (5, -1)),
+        ("tol", "small"),
+        ("solver", None),
+        ("random_state", np.random.default_rng(0)),
+    ],
+)
+@pytest.mark.parametrize("ours", ESTIMATORS)
+def test_bad_parameters_are_named(ours, parameter, value):
+    with pytest.raises(ValueError, match=parameter) as mine:
+        ours(**{parameter: value}).fit(X_IRIS, Y_IRIS)
+    if parameter != "n_threads":
+        with pytest.raises(type(mine.value), match=parameter) as theirs:
+            getattr(sk, ours.__name__)(**{parameter: value}).fit(X_IRIS, Y_IRIS)
+        assert str(mine.value) == str(theirs.value)
+
+
+def test_convergence_warning():
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
+        MLPClassifier(max_iter=2).fit(X_IRIS, Y_IRIS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MLPClassifier(max_iter=2).partial_fit(X_IRIS, Y_IRIS, classes=[0, 1, 2])
+
+
+def test_verbose_prints_what_sklearn_prints(capsys):
+    for settings in [
+        dict(solver="sgd", learning_rate="adaptive", tol=10, n_iter_no_change=1, max_iter=50),
+        dict(early_stopping=True, tol=1, n_iter_no_change=2),
+    ]:
+        MLPClassifier(verbose=True, random_state=0, **settings).fit(X_IRIS, Y_IRIS)
+        mine = capsys.readouterr().out
+        sk.MLPClassifier(verbose=True, random_state=0, **settings).fit(X_IRIS, Y_IRIS)
+        assert mine == capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_a_usable_estimator(monkeypatch):
+    import _thread
+    import threading
+
+    X, y = load_diabetes(return_X_y=True)
+    model = MLPRegressor((200, 200), max_iter=100_000, tol=0, n_iter_no_change=10**9)
+    before = threading.active_count()
+    timer = threading.Timer(0.5, _thread.interrupt_main)
+    timer.start()
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(X, y)
+    timer.join()
+    assert model.n_iter_ < 100_000
+    assert np.isfinite(model.predict(X)).all()
+    assert threading.active_count() == before
+
+
+def test_clone_and_not_fitted():
+    model = clone(MLPClassifier(n_threads=2, alpha=3))
+    assert model.get_params()["n_threads"] == 2
+    with pytest.raises(Exception, match="not fitted"):
+        model.predict(X_IRIS)
