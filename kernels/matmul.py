@@ -1,8 +1,8 @@
 """The matrix product: C = init + A B on a register tile, emitted as LLVM vectors with FMA.
 
-A tile is MR rows by NV vectors of C, held in registers while k runs over the inner dimension: per k
-it loads NV vectors of B's row k, broadcasts MR elements of A's column k, and does MR * NV fused
-multiply-adds. Nothing is packed or allocated. Masked tiles do the right edge, lower ones the bottom.
+A tile is MR rows by NV vectors of C, held in registers while k runs over the inner dimension: per
+k it loads NV vectors of B's row k, broadcasts MR elements of A's column k, and does MR * NV fused
+multiply-adds. Nothing is packed or allocated. Masked tiles do the right edge, lower ones the rest.
 
 Each element of C is one chain ``init + a_0 b_0 + a_1 b_1 + ...`` in the order of k, whatever tile
 it falls in. So results do not depend on how rows or columns are divided over threads or blocks.

@@ -1,0 +1,215 @@
+"""Loss, gradient and updates of the compiled network against tests/reference.py."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from fastnn._threads import Team
+from fastnn._training import KINDS, Trainer, make_data, make_net
+from fastnn.kernels.layout import BLOCK_ROWS, starts_of
+from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
+from fastnn.kernels.train import UPDATES
+
+_spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
+reference = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reference)
+
+HIDDEN = ["identity", "logistic", "tanh", "relu"]
+
+
+def problem(kind, units, activation, dtype=np.float64, n=11, seed=0, weighted=True):
+    """A random network with data, as fastnn and the reference take them."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, units[0])).astype(dtype)
+    weight = rng.uniform(0.5, 2, n).astype(dtype) if weighted else None
+    n_out = units[-1]
+    if kind == "multiclass":
+        target = rng.integers(0, n_out, n)
+        Y = np.eye(n_out)[target]
+        data = make_data(X, codes=target, weights=weight)
+    elif kind == "binary":
+        target = rng.integers(0, 2, n)
+        Y = target[:, None]
+        data = make_data(X, codes=target, weights=weight)
+    else:
+        Y = {
+            "squared_error": lambda: rng.standard_normal((n, n_out)),
+            "poisson": lambda: rng.poisson(2, (n, n_out)).astype(float),
+            "multilabel": lambda: rng.integers(0, 2, (n, n_out)).astype(float),
+        }[kind]()
+        data = make_data(X, targets=Y, weights=weight)
+    loss, out_activation = KINDS[kind]
+    net = make_net(units, activation, out_activation, loss)
+    theta = (rng.standard_normal(starts_of(units)[-1]) * 0.5).astype(dtype)
+    activations = [activation] * (len(units) - 2) + [out_activation]
+    if weight is None:
+        weight = np.ones(n)
+    return net, theta, data, activations, loss, X.astype(float), Y, weight.astype(float)
+
+
+def to_notes(theta, units):
+    """The flat vector as the notes' matrices, copied."""
+    starts = starts_of(units)
+    return [
+        theta[starts[k] : starts[k + 1]].reshape(units[k] + 1, units[k + 1]).T.astype(float).copy()
+        for k in range(len(units) - 1)
+    ]
+
+
+def to_flat(Theta):
+    return np.concatenate([theta.T.ravel() for theta in Theta])
+
+
+def units_for(kind, hidden=(5, 3)):
+    return [4, *hidden, {"binary": 1}.get(kind, 3)]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-5)])
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", HIDDEN)
+def test_loss_and_gradient(activation, kind, n_threads, dtype, tolerance):
+    units = units_for(kind)
+    net, theta, data, activations, loss, X, Y, weight = problem(kind, units, activation, dtype)
+    with Team(n_threads) as team:
+        trainer = Trainer(net, theta, data, len(X), team)
+        C, gradient = trainer.loss_and_gradient(theta.copy(), np.arange(len(X)), 0.3)
+    Theta = to_notes(theta, units)
+    expected = to_flat(reference.batch_gradient(Theta, activations, loss, X, Y, weight, 0.3))
+    np.testing.assert_allclose(gradient, expected, rtol=tolerance, atol=tolerance)
+    # The reported squared error is the mean over outputs, the gradient that of the sum.
+    penalty = reference.batch_error(Theta, activations, loss, X, Y, weight, 0.3)
+    bare = reference.batch_error(Theta, activations, loss, X, Y, weight, 0.0)
+    outputs = units[-1] if kind == "squared_error" else 1
+    np.testing.assert_allclose(C, bare / outputs + penalty - bare, rtol=max(tolerance, 1e-12))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", HIDDEN)
+def test_gradient_is_the_finite_difference_of_the_loss(activation, kind):
+    units = [4, 5, 3, 1 if kind in ("binary", "squared_error") else 3]
+    net, theta, data, *_ = problem(kind, units, activation)
+    rows = np.arange(11)
+    with Team(1) as team:
+        trainer = Trainer(net, theta, data, len(rows), team)
+        at = theta.copy()
+        _, gradient = trainer.loss_and_gradient(at, rows, 0.3)
+        numeric = np.empty_like(gradient)
+        for i in range(len(at)):
+            step = np.zeros_like(at)
+            step[i] = 1e-6
+            above, _ = trainer.loss_and_gradient(at + step, rows, 0.3)
+            below, _ = trainer.loss_and_gradient(at - step, rows, 0.3)
+            numeric[i] = (above - below) / 2e-6
+    np.testing.assert_allclose(gradient, numeric, atol=2e-8)
+
+
+def test_reference_is_the_finite_difference_of_its_error():
+    """The reference too: it corrects the notes, so it must prove itself."""
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        for activation in HIDDEN:
+            units = units_for(kind, (3,))
+            _, theta, _, activations, loss, X, Y, weight = problem(kind, units, activation, n=3)
+            Theta = to_notes(theta, units)
+            gradient = reference.batch_gradient(Theta, activations, loss, X, Y, weight, 0.1)
+            for l, matrix in enumerate(Theta):
+                k, j = rng.integers(matrix.shape[0]), rng.integers(matrix.shape[1])
+                values = []
+                for step in (1e-6, -2e-6):
+                    matrix[k, j] += step
+                    values.append(
+                        reference.batch_error(Theta, activations, loss, X, Y, weight, 0.1)
+                    )
+                matrix[k, j] += 1e-6
+                np.testing.assert_allclose(
+                    (values[0] - values[1]) / 2e-6, gradient[l][k, j], atol=1e-8
+                )
+
+
+RULES = {
+    "plain": (Rule(SGD, 0.1, 0.01, 0.0, 0.0, 0.0), lambda: reference.GradientDescent(0.1)),
+    "momentum": (
+        Rule(SGD, 0.1, 0.01, 0.9, 0.0, 0.0),
+        lambda: reference.GradientDescent(0.1, 0.9),
+    ),
+    "nesterov": (
+        Rule(NESTEROV, 0.1, 0.01, 0.9, 0.0, 0.0),
+        lambda: reference.GradientDescent(0.1, 0.9, nesterov=True),
+    ),
+    "adam": (Rule(ADAM, 0.1, 0.01, 0.9, 0.999, 1e-8), lambda: reference.Adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 100])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_epochs_of_mini_batches(rule, batch_size, weighted, n_threads):
+    units = [4, 5, 3]
+    net, theta, data, activations, loss, X, Y, weight = problem(
+        "multiclass", units, "tanh", weighted=weighted
+    )
+    Theta = to_notes(theta, units)
+    compiled, make_reference = RULES[rule]
+    naive = make_reference()
+    rng = np.random.default_rng(1)
+    with Team(n_threads) as team:
+        trainer = Trainer(net, theta, data, batch_size, team, np.zeros((2, theta.size)))
+        for _ in range(3):
+            rows = rng.permutation(11)
+            C = trainer.run_epoch(rows, compiled)
+            total = 0.0
+            for first in range(0, 11, batch_size):
+                D = rows[first : first + batch_size]
+                arguments = (Theta, activations, loss, X[D], Y[D], weight[D], 0.01)
+                total += reference.batch_error(*arguments) * len(D)
+                naive.step(Theta, reference.batch_gradient(*arguments))
+            np.testing.assert_allclose(C, total / 11, rtol=1e-10)
+            np.testing.assert_allclose(theta, to_flat(Theta), rtol=1e-8, atol=1e-10)
+    assert trainer.progress[UPDATES] == 3 * -(-11 // batch_size)
+
+
+@pytest.mark.parametrize("n", [BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 5])
+def test_large_batches_in_blocks_equal_one_block(n, monkeypatch):
+    """Memory is bounded by going through a batch in blocks: not one bit may depend on it."""
+    results = []
+    for block_rows in (BLOCK_ROWS, 10 * BLOCK_ROWS, 37):
+        monkeypatch.setattr("fastnn.kernels.layout.BLOCK_ROWS", block_rows)
+        net, theta, data, *_ = problem("squared_error", [4, 9, 2], "tanh", n=n)
+        with Team(2) as team:
+            trainer = Trainer(net, theta, data, n, team)
+            results.append(trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.1))
+    for C, gradient in results[1:]:
+        assert C == results[0][0]
+        np.testing.assert_array_equal(gradient, results[0][1])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_sparse_rows(n_threads):
+    units = [70, 5, 3]
+    net, theta, data, *_ = problem("multiclass", units, "relu")
+    X = np.array(data.X)
+    X[np.random.default_rng(2).random(X.shape) < 0.8] = 0
+    X[3] = 0
+    dense = make_data(X, codes=data.codes, weights=data.weights)
+    sparse = make_data(sp.csr_array(X), codes=data.codes, weights=data.weights)
+    results = []
+    for version in (dense, sparse):
+        with Team(n_threads) as team:
+            trainer = Trainer(net, theta.copy(), version, 11, team)
+            results.append(trainer.loss_and_gradient(theta, np.arange(11), 0.1))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-13)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-11, atol=1e-14)
+
+
+def test_gradient_rule_leaves_the_weights_alone():
+    net, theta, data, *_ = problem("squared_error", [4, 9, 2], "relu")
+    before = theta.copy()
+    with Team(1) as team:
+        trainer = Trainer(net, theta, data, 4, team)
+        trainer.run_epoch(np.arange(11), Rule(GRADIENT, 0.0, 0.1, 0.0, 0.0, 0.0))
+    np.testing.assert_array_equal(theta, before)
