@@ -5,9 +5,10 @@ they were given, so that Python stays alive between slices of an epoch.
 """
 
 import numpy as np
+from numba import njit
 
 from .barrier import new_sync, wait_for_all
-from .jit import Entry, readonly
+from .jit import EXACT, Entry, readonly
 from .layout import Net, Params, empty_data, work_for
 from .network import (
     accumulate_gradient,
@@ -21,6 +22,14 @@ from .rules import SGD, Rule
 
 # What `progress` holds, in and out.
 LOSS, UPDATES = 0, 1
+
+
+@njit(**EXACT)
+def add_in_order(total, terms, n):
+    """total + terms[0] + ... + terms[n - 1], one after the other, however blocks divide them."""
+    for i in range(n):
+        total += np.float64(terms[i])
+    return total
 
 
 def _make_train(digest):

@@ -1,4 +1,4 @@
-"""scikit-learn's own tests of its MLPs, loaded from the installed package, run on fastnn's classes."""
+"""scikit-learn's own tests of its MLPs, from the installed package, run on fastnn's classes."""
 
 import importlib.util
 import sys
