@@ -216,7 +216,10 @@ class _BaseMLP(BaseEstimator):
             split = None
             if self.early_stopping:
                 split = self._split(net, theta, data, kind, target, sample_weight, rng)
-            fit_stochastic(self, net, theta, data, n_samples, rng, incremental, split)
+            self._prepare_history(anew=first_pass)
+            fit_stochastic(
+                self, net, theta, data, n_samples, rng, incremental, split, first_pass
+            )
         if not np.isfinite(theta).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
@@ -253,14 +256,19 @@ class _BaseMLP(BaseEstimator):
             bound = np.sqrt(factor / (W.shape[0] + W.shape[1]))
             W[...] = rng.uniform(-bound, bound, W.shape)
             b[...] = rng.uniform(-bound, bound, b.shape)
-        if self.solver != "lbfgs":
+        return theta
+
+    def _prepare_history(self, anew):
+        """Begin the record of losses and scores, or the part that earlier fits did not keep."""
+        if anew or not hasattr(self, "loss_curve_"):
             self.loss_curve_ = []
             self._no_improvement_count = 0
-            stopping = self.early_stopping
-            self.best_loss_ = None if stopping else np.inf
-            self.validation_scores_ = [] if stopping else None
-            self.best_validation_score_ = -np.inf if stopping else None
-        return theta
+            self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
+        if self.early_stopping and self.validation_scores_ is None:
+            self.validation_scores_ = []
+            self.best_validation_score_ = -np.inf
+        if not self.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = np.inf
 
     def _theta(self, dtype=None):
         """The flat parameters behind ``coefs_``, made anew if these were replaced or unpickled."""
@@ -477,11 +485,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         self._target_type = type_of_target(y, input_name="y")
         if self._target_type == "multiclass-multioutput":
             raise ValueError("Multioutput target data is not supported with label binarization")
-        if self._target_type == "multilabel-indicator":
-            n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
-            self.classes_ = np.arange(n_labels)
-        else:
-            self.classes_ = unique_labels(y) if classes is None else classes
+        self.classes_ = unique_labels(y) if classes is None else classes
 
     def _encode(self, y, incremental):
         """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""

@@ -166,12 +166,15 @@ class Trainer:
         return loss, self.params.gradient.astype(np.float64)
 
 
-def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, split):
+def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, split, first_pass):
     """Train ``theta`` in place by mini-batches, keeping the estimator's fitted attributes.
 
     Parameters
     ----------
     split : None, or (train_rows, score) where ``score()`` is the validation score of theta
+    first_pass : bool
+        Whether theta is new. If not, the best score of earlier fits is to be beaten, and until
+        that happens there are no better weights than the last, as in scikit-learn.
     """
     optimizer = estimator._optimizer
     train_rows, score = split or (np.arange(n_samples), None)
@@ -181,7 +184,7 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
         estimator.n_threads, operations_per_example(net.units) * batch_size
     )
     order = np.arange(n_train)
-    best_theta = theta.copy()
+    best_theta = theta.copy() if first_pass else None
     with Team(n_threads) as team:
         trainer = Trainer(net, theta, data, batch_size, team, optimizer.state)
         trainer.progress[UPDATES] = optimizer.t
@@ -203,11 +206,10 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
                 if score is None:
                     _compare_loss(estimator)
                 elif _compare_score(estimator, score()):
-                    best_theta[...] = theta
+                    best_theta = theta.copy()
                 optimizer.end_epoch(estimator, estimator.t_)
                 if estimator._no_improvement_count > estimator.n_iter_no_change:
                     what = "Training loss" if score is None else "Validation score"
-                    # f-strings would show n_iter_no_change=inf as scikit-learn does not
                     reason = (
                         f"{what} did not improve more than tol={estimator.tol:f} "
                         f"for {estimator.n_iter_no_change:d} consecutive epochs."
@@ -225,7 +227,7 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
         except KeyboardInterrupt:
             optimizer.t = int(trainer.progress[UPDATES])
             warnings.warn("Training interrupted by user.", stacklevel=4)
-    if score is not None:
+    if score is not None and best_theta is not None:
         theta[...] = best_theta
 
 
