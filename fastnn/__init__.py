@@ -3,7 +3,8 @@
 >>> from fastnn import MLPClassifier, MLPRegressor
 """
 
-from ._estimators import MLPClassifier, MLPRegressor
+from ._classifier import MLPClassifier
+from ._regressor import MLPRegressor
 from ._warmup import warmup
 
 __version__ = "0.1.0"

@@ -4,6 +4,7 @@ The door to the kernels: estimators hand over a ``Network`` and ``Data``, string
 and no array is computed with except by a kernel.
 """
 
+import itertools
 import time
 import warnings
 
@@ -63,7 +64,7 @@ def make_data(X, *, codes=None, targets=None, weights=None):
 
 def operations_per_example(units):
     """Floating-point operations of one example in training, multiply and add counted apart."""
-    products = [2 * a * b for a, b in zip(units[:-1], units[1:], strict=True)]
+    products = [2 * a * b for a, b in itertools.pairwise(units)]
     return 3 * sum(products) - products[0]
 
 

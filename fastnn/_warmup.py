@@ -32,6 +32,8 @@ def warmup(dtypes=("float32", "float64")):
     for dtype in dtypes:
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
-    return {
-        dtype.name: all([entry.is_cached(dtype) for entry in (train, predict)]) for dtype in dtypes
+    # A list, not a generator: all of them are compiled even if the first was not cached.
+    cached = {
+        dtype.name: [entry.is_cached(dtype) for entry in (train, predict)] for dtype in dtypes
     }
+    return {name: all(entries) for name, entries in cached.items()}

@@ -4,13 +4,13 @@ These modules know NumPy arrays and nothing of scikit-learn. Read them in this o
 
 =================  ===========================================================================
 ``layout``         how a network lies in memory: one flat vector, the bias row first in each layer
-``network``        the algorithm of the notes: feedforward, output error, delta propagation, gradient
+``network``        the algorithm: feedforward, output error, delta propagation, gradient
 ``train``          the entry points that Python calls: ``train`` (mini-batches), ``predict``
 ``activations``    the activation functions and their slopes
 ``losses``         the error functions
 ``rules``          the weight updates
 ``matmul``         the register-tiled matrix product under all of it
-``elementary``     exp, log, tanh and the logistic function, written so that loops over them vectorise
+``elementary``     exp, log, tanh, logistic, written so that loops over them vectorise
 ``barrier``        where the threads of one mini-batch meet
 ``jit``            how kernels are compiled and cached
 =================  ===========================================================================

@@ -6,11 +6,13 @@ units) is a row-major block of shape ``(n_in + 1, n_out)`` that starts at ``star
     row 0      b      the biases, theta_0k of the notes
     row 1..    W      the weights, row j from unit j
 
-so its transpose is the notes' matrix Theta, ``(N_{l+1}, N_l + 1)`` with the bias column first, and
-``coefs_[k]``, ``intercepts_[k]`` are views of it. Gradients and optimiser state lie in the same way.
+so its transpose is the notes' matrix Theta, ``(N_{l+1}, N_l + 1)`` with the bias column first,
+and ``coefs_[k]``, ``intercepts_[k]`` are views of it. Gradients and optimiser state lie in the
+same way.
 ``theta_t`` holds each W transposed, at the same offset, for delta propagation.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +86,8 @@ def flatten(coefs, intercepts, dtype):
     """A new vector theta that holds copies of ``coefs`` and ``intercepts``."""
     units = [coef.shape[0] for coef in coefs] + [coefs[-1].shape[1]]
     theta = np.empty(starts_of(units)[-1], dtype)
-    for mine, given in zip(sum(views(theta, units), []), [*coefs, *intercepts], strict=True):
+    W, b = views(theta, units)
+    for mine, given in zip([*W, *b], [*coefs, *intercepts], strict=True):
         mine[...] = given
     return theta
 
@@ -125,7 +128,7 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
     chunks = np.array(
         [
             (k, first, min(n_in, first + rows))
-            for k, (n_in, n_out) in enumerate(zip(units[:-1], units[1:], strict=True))
+            for k, (n_in, n_out) in enumerate(itertools.pairwise(units))
             for rows in (_rows_per_chunk(n_in, n_out),)
             for first in range(0, n_in, rows)
         ],

@@ -11,8 +11,8 @@ ADAM         m <- beta_1 m + (1 - beta_1) g;  v <- beta_2 v + (1 - beta_2) g^2;
              w <- w - eta sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 ===========  =====================================================================
 
-Adam is the form of section 2 of Kingma and Ba (2015) with epsilon outside the bias correction, as in
-scikit-learn. To add a rule: a code, its slots, its loop, and a line in ``update``.
+Adam is the form of section 2 of Kingma and Ba (2015) with epsilon outside the bias correction, as
+in scikit-learn. To add a rule: a code, its slots, its loop, and a line in ``update``.
 """
 
 from typing import NamedTuple

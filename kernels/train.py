@@ -94,8 +94,7 @@ def _make_train(digest):
                     if not wait_for_all(sync, arrivals):
                         return
                 if thread == 0:
-                    for i in range(B):
-                        batch_loss += work.row_loss[i]
+                    batch_loss = add_in_order(batch_loss, work.row_loss, B)
                 fresh = block == batch
                 complete = block + B == batch_end
                 for chunk in range(work.shares[thread], work.shares[thread + 1]):

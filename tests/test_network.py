@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
-from fastnn._threads import Team
-from fastnn._training import KINDS, Trainer, make_data, make_net
 from fastnn.kernels.layout import BLOCK_ROWS, starts_of
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 from fastnn.kernels.train import UPDATES
+
+from fastnn._threads import Team
+from fastnn._training import KINDS, Trainer, make_data, make_net
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
 reference = importlib.util.module_from_spec(_spec)
@@ -184,7 +184,7 @@ def test_large_batches_in_blocks_equal_one_block(n, monkeypatch):
             trainer = Trainer(net, theta, data, n, team)
             results.append(trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.1))
     for C, gradient in results[1:]:
-        assert C == results[0][0]
+        assert results[0][0] == C
         np.testing.assert_array_equal(gradient, results[0][1])
 
 

@@ -1,13 +1,11 @@
-"""The scikit-learn face: parameters, validation, targets, fitted attributes. No numerics."""
+"""What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
 from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import (
     Interval,
@@ -15,8 +13,6 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ._training import (
@@ -30,7 +26,7 @@ from ._training import (
 )
 from .kernels.layout import flatten, starts_of, vector_behind, views
 
-_PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
+PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : {{'identity', 'logistic', 'tanh', 'relu'}}, default='relu'
         Activation function of the hidden layers.
@@ -113,7 +109,7 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Names of the features, where X had any."""
 
 
-class _BaseMLP(BaseEstimator):
+class BaseMLP(BaseEstimator):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = {
@@ -145,6 +141,59 @@ class _BaseMLP(BaseEstimator):
         "max_fun": [Interval(Integral, 1, None, closed="left")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left")],
     }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_threads=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_threads = n_threads
 
     def fit(self, X, y, sample_weight=None):
         """Fit the network to X and y.
@@ -217,9 +266,7 @@ class _BaseMLP(BaseEstimator):
             if self.early_stopping:
                 split = self._split(net, theta, data, kind, target, sample_weight, rng)
             self._prepare_history(anew=first_pass)
-            fit_stochastic(
-                self, net, theta, data, n_samples, rng, incremental, split, first_pass
-            )
+            fit_stochastic(self, net, theta, data, n_samples, rng, incremental, split, first_pass)
         if not np.isfinite(theta).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
@@ -285,7 +332,8 @@ class _BaseMLP(BaseEstimator):
 
     def _split(self, net, theta, data, kind, target, sample_weight, rng):
         """Set examples aside; returns the others' rows and the function that scores theta."""
-        stratify = target.astype(bool) if kind == "binary" else None
+        # A column, so that an error names the classes as scikit-learn's does.
+        stratify = target.astype(bool).reshape(-1, 1) if kind == "binary" else None
         train, test = train_test_split(
             np.arange(len(target)),
             random_state=rng,
@@ -355,364 +403,3 @@ def _canonical(X):
         X = X.copy()
         X.sum_duplicates()
     return X
-
-
-class MLPClassifier(ClassifierMixin, _BaseMLP):
-    __doc__ = f"""Multilayer perceptron classifier, a drop-in for scikit-learn's.
-
-    Minimises the cross-entropy: of a softmax over the classes, or of one logistic output for
-    two classes and for each label of a multilabel target. With equal settings and
-    ``random_state``, float64 results agree with ``sklearn.neural_network.MLPClassifier`` to
-    rounding.
-
-    Parameters
-    ----------
-    {_PARAMETERS.format(score="accuracy")}
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-
-    Examples
-    --------
-    >>> from fastnn import MLPClassifier
-    >>> from sklearn.datasets import load_iris
-    >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = MLPClassifier(random_state=0, max_iter=500).fit(X, y)
-    >>> classifier.predict(X[:2])
-    array([0, 0])
-    >>> classifier.score(X, y) > 0.95
-    True
-    """
-
-    def __init__(
-        self,
-        hidden_layer_sizes=(100,),
-        activation="relu",
-        *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        n_threads=None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.n_threads = n_threads
-
-    @property
-    def loss(self):
-        """The loss: 'log_loss', the only one; not a parameter."""
-        return "log_loss"
-
-    @available_if(lambda self: self._supports_partial_fit())
-    def partial_fit(self, X, y, sample_weight=None, classes=None):
-        """Go through the given examples once, in mini-batches, from the present weights.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each example.
-        classes : array-like of shape (n_classes,), default=None
-            All classes of all calls; needed in the first call.
-
-        Returns
-        -------
-        self : MLPClassifier
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If ``classes`` is missing in the first call or differs in a later one, or y has others.
-        """
-        if classes is None:
-            if not hasattr(self, "classes_"):
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-        elif hasattr(self, "classes_"):
-            if not np.array_equal(self.classes_, unique_labels(classes)):
-                raise ValueError(
-                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
-                    f"was: {self.classes_!r}"
-                )
-        else:
-            labels = y if type_of_target(y).startswith("multilabel") else classes
-            self._learn_classes(labels, unique_labels(classes))
-        return self._fit(X, y, sample_weight, incremental=True)
-
-    def _learn_classes(self, y, classes=None):
-        check_classification_targets(y)
-        self._target_type = type_of_target(y, input_name="y")
-        if self._target_type == "multiclass-multioutput":
-            raise ValueError("Multioutput target data is not supported with label binarization")
-        self.classes_ = unique_labels(y) if classes is None else classes
-
-    def _encode(self, y, incremental):
-        """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._learn_classes(y)
-        else:
-            classes = unique_labels(y)
-            if self.warm_start:
-                if set(classes) != set(self.classes_):
-                    raise ValueError(
-                        "warm_start can only be used where `y` has the same classes as in the "
-                        f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
-                    )
-            elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-                raise ValueError(
-                    "`y` has classes not in `self.classes_`. "
-                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
-                )
-        if self._target_type == "multilabel-indicator":
-            y = y.toarray() if sp.issparse(y) else np.asarray(y)
-            return "multilabel", (y != 0)
-        kind = "multiclass" if len(self.classes_) > 2 else "binary"
-        return kind, np.searchsorted(self.classes_, y)
-
-    def _n_outputs(self, kind, target):
-        if kind == "multilabel":
-            return target.shape[1]
-        return len(self.classes_) if kind == "multiclass" else 1
-
-    def _score_outputs(self, target, output, kind, weight):
-        """Accuracy of network outputs against encoded targets."""
-        if kind == "multiclass":
-            decision = output.argmax(axis=1)
-        else:
-            decision = output > 0.5
-            decision = decision if kind == "multilabel" else decision.ravel().astype(target.dtype)
-        return float(accuracy_score(target, decision, sample_weight=weight))
-
-    def predict(self, X):
-        """Predict class labels.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-            The most probable class, or for multilabel targets an indicator matrix.
-        """
-        output = self._outputs(X)
-        if self.out_activation_ == "softmax":
-            return self.classes_[output.argmax(axis=1)]
-        decision = output > 0.5
-        if self._target_type == "multilabel-indicator":
-            return decision.astype(int)
-        return self.classes_[np.minimum(decision.ravel(), len(self.classes_) - 1)]
-
-    def predict_proba(self, X):
-        """Predict class probabilities.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Probability of each class in the order of ``classes_``; of each label on its own for
-            multilabel targets.
-        """
-        output = self._outputs(X)
-        if self.n_outputs_ == 1:
-            return np.hstack([1 - output, output])
-        return output
-
-    def predict_log_proba(self, X):
-        """Predict the logarithm of class probabilities.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            ``log(predict_proba(X))``; -inf where a probability is 0.
-        """
-        probability = self.predict_proba(X)
-        return np.log(probability, out=probability)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class MLPRegressor(RegressorMixin, _BaseMLP):
-    __doc__ = f"""Multilayer perceptron regressor, a drop-in for scikit-learn's.
-
-    With equal settings and ``random_state``, float64 results agree with
-    ``sklearn.neural_network.MLPRegressor`` to rounding.
-
-    Parameters
-    ----------
-    loss : {{'squared_error', 'poisson'}}, default='squared_error'
-        Half the squared error, or half the Poisson deviance with an exponential output (y >= 0).
-    {_PARAMETERS.format(score="R^2")}
-
-    Examples
-    --------
-    >>> from fastnn import MLPRegressor
-    >>> from sklearn.datasets import make_regression
-    >>> X, y = make_regression(n_samples=200, n_features=5, random_state=0)
-    >>> regressor = MLPRegressor(solver="lbfgs", random_state=0, max_iter=500).fit(X, y)
-    >>> regressor.score(X, y) > 0.95
-    True
-    """
-
-    _parameter_constraints = {
-        **_BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
-    }
-
-    def __init__(
-        self,
-        loss="squared_error",
-        hidden_layer_sizes=(100,),
-        activation="relu",
-        *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        n_threads=None,
-    ):
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.n_threads = n_threads
-
-    @available_if(lambda self: self._supports_partial_fit())
-    def partial_fit(self, X, y, sample_weight=None):
-        """Go through the given examples once, in mini-batches, from the present weights.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each example.
-
-        Returns
-        -------
-        self : MLPRegressor
-            The fitted estimator.
-        """
-        return self._fit(X, y, sample_weight, incremental=True)
-
-    def _encode(self, y, incremental):
-        return self.loss, y
-
-    def _n_outputs(self, kind, target):
-        return 1 if target.ndim == 1 else target.shape[1]
-
-    def _score_outputs(self, target, output, kind, weight):
-        """R^2 of network outputs; NaN if an output is not finite."""
-        if not np.isfinite(output).all():
-            return float("nan")
-        output = output.ravel() if target.ndim == 1 else output
-        return float(r2_score(target, output, sample_weight=weight))
-
-    def predict(self, X):
-        """Predict target values.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Examples.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The outputs of the network.
-        """
-        output = self._outputs(X)
-        return output.ravel() if output.shape[1] == 1 else output

@@ -1,0 +1,186 @@
+"""The classifier: labels in, probabilities out."""
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+
+from ._base import PARAMETERS, BaseMLP
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    __doc__ = f"""Multilayer perceptron classifier, a drop-in for scikit-learn's.
+
+    Minimises the cross-entropy: of a softmax over the classes, or of one logistic output for
+    two classes and for each label of a multilabel target. With equal settings and
+    ``random_state``, float64 results agree with ``sklearn.neural_network.MLPClassifier`` to
+    rounding.
+
+    Parameters
+    ----------
+    {PARAMETERS.format(score="accuracy")}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+
+    Examples
+    --------
+    >>> from fastnn import MLPClassifier
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = MLPClassifier(random_state=0, max_iter=500).fit(X, y)
+    >>> classifier.predict(X[:2])
+    array([0, 0])
+    >>> classifier.score(X, y) > 0.95
+    True
+    """
+
+    @property
+    def loss(self):
+        """The loss: 'log_loss', the only one; not a parameter."""
+        return "log_loss"
+
+    @available_if(lambda self: self._supports_partial_fit())
+    def partial_fit(self, X, y, sample_weight=None, classes=None):
+        """Go through the given examples once, in mini-batches, from the present weights.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each example.
+        classes : array-like of shape (n_classes,), default=None
+            All classes of all calls; needed in the first call.
+
+        Returns
+        -------
+        self : MLPClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If ``classes`` is missing in the first call or differs in a later one, or y has others.
+        """
+        if classes is None:
+            if not hasattr(self, "classes_"):
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+        elif hasattr(self, "classes_"):
+            if not np.array_equal(self.classes_, unique_labels(classes)):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+                    f"was: {self.classes_!r}"
+                )
+        else:
+            labels = y if type_of_target(y).startswith("multilabel") else classes
+            self._learn_classes(labels, unique_labels(classes))
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _learn_classes(self, y, classes=None):
+        check_classification_targets(y)
+        self._target_type = type_of_target(y, input_name="y")
+        if self._target_type == "multiclass-multioutput":
+            raise ValueError("Multioutput target data is not supported with label binarization")
+        self.classes_ = unique_labels(y) if classes is None else classes
+
+    def _encode(self, y, incremental):
+        """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._learn_classes(y)
+        else:
+            classes = unique_labels(y)
+            if self.warm_start:
+                if set(classes) != set(self.classes_):
+                    raise ValueError(
+                        "warm_start can only be used where `y` has the same classes as in the "
+                        f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
+                    )
+            elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+                raise ValueError(
+                    "`y` has classes not in `self.classes_`. "
+                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+                )
+        if self._target_type == "multilabel-indicator":
+            y = y.toarray() if sp.issparse(y) else np.asarray(y)
+            return "multilabel", (y != 0)
+        kind = "multiclass" if len(self.classes_) > 2 else "binary"
+        return kind, np.searchsorted(self.classes_, y)
+
+    def _n_outputs(self, kind, target):
+        if kind == "multilabel":
+            return target.shape[1]
+        return len(self.classes_) if kind == "multiclass" else 1
+
+    def _score_outputs(self, target, output, kind, weight):
+        """Accuracy of network outputs against encoded targets."""
+        if kind == "multiclass":
+            decision = output.argmax(axis=1)
+        else:
+            decision = output > 0.5
+            decision = decision if kind == "multilabel" else decision.ravel().astype(target.dtype)
+        return float(accuracy_score(target, decision, sample_weight=weight))
+
+    def predict(self, X):
+        """Predict class labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            The most probable class, or for multilabel targets an indicator matrix.
+        """
+        output = self._outputs(X)
+        if self.out_activation_ == "softmax":
+            return self.classes_[output.argmax(axis=1)]
+        decision = output > 0.5
+        if self._target_type == "multilabel-indicator":
+            return decision.astype(int)
+        return self.classes_[np.minimum(decision.ravel(), len(self.classes_) - 1)]
+
+    def predict_proba(self, X):
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probability of each class in the order of ``classes_``; of each label on its own for
+            multilabel targets.
+        """
+        output = self._outputs(X)
+        if self.n_outputs_ == 1:
+            return np.hstack([1 - output, output])
+        return output
+
+    def predict_log_proba(self, X):
+        """Predict the logarithm of class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            ``log(predict_proba(X))``; -inf where a probability is 0.
+        """
+        probability = self.predict_proba(X)
+        return np.log(probability, out=probability)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
