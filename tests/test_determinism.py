@@ -1,0 +1,77 @@
+"""The same random_state gives the same bits: on any number of threads, in any process."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_digits
+
+from fastnn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:403] / 16, Y[:403]
+WEIGHT = np.random.default_rng(0).uniform(0, 2, len(X))
+
+
+def bits(model):
+    return b"".join(a.tobytes() for a in [*model.coefs_, *model.intercepts_])
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 5, None])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"hidden_layer_sizes": (33, 7, 20), "activation": "tanh", "batch_size": 50},
+        {"hidden_layer_sizes": (), "batch_size": 1},
+        {"hidden_layer_sizes": (300,), "solver": "sgd", "batch_size": 403},
+        {"solver": "lbfgs", "hidden_layer_sizes": (40,), "activation": "logistic"},
+        {"early_stopping": True, "learning_rate_init": 0.01},
+    ],
+    ids=str,
+)
+def test_any_number_of_threads_gives_the_same_bits(settings, container, dtype, n_threads):
+    results = []
+    for threads in (1, n_threads):
+        model = MLPClassifier(max_iter=4, random_state=0, n_threads=threads, **settings)
+        model.fit(container(X.astype(dtype)), Y, sample_weight=WEIGHT)
+        probability = model.predict_proba(container(X.astype(dtype)))
+        results.append((bits(model), model.loss_, probability.tobytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_any_number_of_threads_gives_the_same_regression(n_threads):
+    targets = np.stack([X.sum(1), X[:, 20], Y], axis=1)
+    results = []
+    for threads in (1, n_threads):
+        model = MLPRegressor(max_iter=4, random_state=0, n_threads=threads).fit(X, targets)
+        results.append((bits(model), model.predict(X).tobytes()))
+    assert results[0] == results[1]
+
+
+def test_predictions_do_not_depend_on_the_other_rows():
+    model = MLPClassifier((33, 7), max_iter=3, random_state=0).fit(X, Y)
+    whole = model.predict_proba(X)
+    for part in (slice(0, 1), slice(5, 6), slice(7, 20), slice(100, 403)):
+        np.testing.assert_array_equal(model.predict_proba(X[part]), whole[part])
+
+
+def test_another_process_gives_the_same_bits():
+    code = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from sklearn.datasets import load_digits\n"
+        "from fastnn import MLPClassifier\n"
+        "import hashlib\n"
+        "X, y = load_digits(return_X_y=True)\n"
+        "model = MLPClassifier(max_iter=3, random_state=0).fit(X[:403] / 16, y[:403])\n"
+        "print(hashlib.sha256(b''.join(a.tobytes() for a in model.coefs_)).hexdigest())\n"
+    )
+    runs = {subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)}
+    assert len(runs) == 1

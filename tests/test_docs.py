@@ -1,0 +1,75 @@
+"""Every example in README and in the docstrings runs and prints what it says."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import fastnn
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(fastnn.__path__, "fastnn.")
+    if not name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", ["fastnn", *MODULES])
+def test_docstring_examples(name):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+def test_there_are_docstring_examples():
+    finder = doctest.DocTestFinder()
+    for name in fastnn.__all__:
+        assert any(test.examples for test in finder.find(getattr(fastnn, name))), name
+
+
+def python_blocks(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md"])
+def test_examples_in_the_texts_run(path):
+    """All Python blocks of a file, in order, in one namespace."""
+    namespace = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for block in python_blocks((ROOT / path).read_text()):
+            if ">>>" in block:
+                test = doctest.DocTestParser().get_doctest(block, namespace, path, path, 0)
+                assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
+            else:
+                exec(compile(block, path, "exec"), namespace)
+
+
+def test_readme_has_an_example():
+    assert python_blocks((ROOT / "README.md").read_text())
+
+
+def public_callables():
+    for name in fastnn.__all__:
+        thing = getattr(fastnn, name)
+        yield name, thing
+        if inspect.isclass(thing):
+            for method, function in inspect.getmembers(thing, inspect.isfunction):
+                if not method.startswith("_") and function.__module__.startswith("fastnn"):
+                    yield f"{name}.{method}", function
+
+
+@pytest.mark.parametrize("name, thing", list(public_callables()), ids=lambda value: str(value))
+def test_every_parameter_and_result_is_documented(name, thing):
+    doc = inspect.getdoc(thing)
+    for parameter in inspect.signature(thing).parameters:
+        if parameter != "self":
+            assert re.search(rf"^(\w+, )*{parameter}(, \w+)* :", doc, re.MULTILINE), parameter
+    if not inspect.isclass(thing):
+        assert "Returns\n-------" in doc
