@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ._threads import Team, choose_n_threads
 from .kernels.activations import ACTIVATIONS
 from .kernels.jit import readonly
-from .kernels.layout import Data, Net, Params, empty_data, starts_of, work_for
+from .kernels.layout import Data, Net, Params, empty_data, starts_of, transpose_into, work_for
 from .kernels.losses import LOSSES
 from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule
 from .kernels.train import LOSS, UPDATES
@@ -315,7 +315,9 @@ def predict(net, theta, data, rows, n_threads=None):
     operations = operations_per_example(net.units) * len(rows) / 8
     n_threads = choose_n_threads(n_threads, operations)
     block = min(PREDICT_ROWS, max(1, len(rows)))
-    work = work_for(net.units, theta.dtype, n_threads * block, 1, data.row_starts.size > 0)
+    work = work_for(net.units, theta.dtype, n_threads * block, n_threads, data.row_starts.size > 0)
     with Team(n_threads) as team:
-        team.run(predict_kernel[theta.dtype], net, theta, data, readonly(rows), out, work)
+        theta_t = np.empty_like(theta)
+        transpose_into(theta_t, theta, net.units)
+        team.run(predict_kernel[theta.dtype], net, theta, theta_t, data, readonly(rows), out, work)
     return out

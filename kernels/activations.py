@@ -59,8 +59,8 @@ def _in_place(f):
     """The loop a[i] <- f(a[i])."""
 
     @leaf
-    def over(a, start, stop):
-        for i in range(start, stop):
+    def over(a):
+        for i in range(a.size):
             a[i] = f(a[i])
 
     return over
@@ -70,19 +70,19 @@ def _slope_in_place(slope):
     """The loop d[i] <- d[i] * slope(a[i]), for deltas and activations of the same units."""
 
     @leaf
-    def over(d, d_start, a, start, stop):
-        for i in range(stop - start):
-            d[d_start + i] *= slope(a[start + i])
+    def over(d, a):
+        for i in range(d.size):
+            d[i] *= slope(a[i])
 
     return over
 
 
 @leaf
-def _relu_slope(d, d_start, a, start, stop):
+def _relu_slope(d, a):
     # Not a product: 0 * inf would be NaN where scikit-learn has 0.
-    for i in range(stop - start):
-        if a[start + i] == 0:
-            d[d_start + i] = 0
+    zero = d.dtype.type(0)
+    for i in range(d.size):
+        d[i] = zero if a[i] == zero else d[i]
 
 
 _logistic, _tanh, _relu, _exp = map(_in_place, (logistic, tanh, relu, exp))
@@ -90,45 +90,47 @@ _logistic_slope, _tanh_slope = map(_slope_in_place, (logistic_slope, tanh_slope)
 
 
 @leaf
-def _softmax(a, start, stop, width):
+def _softmax(a, width):
     """exp(a_k - max) / sum of them, row by row; exp in one loop over all, for narrow rows too."""
-    for row in range(start, stop, width):
-        top = a[row]
+    for start in range(0, a.size, width):
+        row = a[start : start + width]
+        top = row[0]
         for k in range(1, width):
             # NaN wins, so that it shows in the whole row.
-            top = a[row + k] if a[row + k] > top or a[row + k] != a[row + k] else top
+            top = row[k] if row[k] > top or row[k] != row[k] else top
         for k in range(width):
-            a[row + k] -= top
-    _exp(a, start, stop)
-    for row in range(start, stop, width):
-        total = a[row]
+            row[k] -= top
+    _exp(a)
+    for start in range(0, a.size, width):
+        row = a[start : start + width]
+        total = row[0]
         for k in range(1, width):
-            total += a[row + k]
+            total += row[k]
         for k in range(width):
-            a[row + k] /= total
+            row[k] /= total
 
 
 @leaf
-def activate(code, a, start, stop, width):
-    """a <- sigma(a) on ``a[start:stop]``, rows of ``width`` units."""
+def activate(code, a, width):
+    """a <- sigma(a), rows of ``width`` units."""
     if code == RELU:
-        _relu(a, start, stop)
+        _relu(a)
     elif code == LOGISTIC:
-        _logistic(a, start, stop)
+        _logistic(a)
     elif code == TANH:
-        _tanh(a, start, stop)
+        _tanh(a)
     elif code == SOFTMAX:
-        _softmax(a, start, stop, width)
+        _softmax(a, width)
     elif code == EXP:
-        _exp(a, start, stop)
+        _exp(a)
 
 
 @leaf
-def multiply_by_slope(code, d, d_start, a, start, stop):
+def multiply_by_slope(code, d, a):
     """d <- d * sigma'(z), from dC/da to dC/dz, with sigma' expressed through a = sigma(z)."""
     if code == RELU:
-        _relu_slope(d, d_start, a, start, stop)
+        _relu_slope(d, a)
     elif code == LOGISTIC:
-        _logistic_slope(d, d_start, a, start, stop)
+        _logistic_slope(d, a)
     elif code == TANH:
-        _tanh_slope(d, d_start, a, start, stop)
+        _tanh_slope(d, a)

@@ -12,7 +12,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from numba import njit, typeof
+from numba import njit, typeof, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 # contract: fused multiply-add; reassoc: sums may use vector lanes; nsz: the sign of zero is free.
 # NaN and infinity keep their meaning. error_model: division by zero gives inf, as in NumPy.
@@ -21,7 +23,10 @@ FLAGS = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "no
 # For formulas whose rounding steps matter (elementary.py): no reassociation.
 EXACT = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 
-leaf = njit(**FLAGS)  # compiled into its caller, never cached alone
+# Part of its caller: no call, whose arguments are every field of every array, and nothing to count.
+leaf = njit(forceinline=True, **FLAGS)
+# One copy that all callers share: for what is large and called from several places.
+shared = njit(**FLAGS)
 
 DIGEST = 0
 for _source in sorted(Path(__file__).parent.glob("*.py")):
@@ -99,3 +104,34 @@ def readonly(array):
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+@intrinsic
+def borrowed(typingctx, value):
+    """An array, or a NamedTuple with arrays, without ownership.
+
+    Numba counts references to an array wherever one is handed on, with atomic instructions; in
+    training on single examples that took a third of the time. The caller owns what it passes to
+    an entry point, so the entry point begins with borrowing it.
+    """
+
+    def without_owner(context, builder, typ, array):
+        struct = cgutils.create_struct_proxy(typ)(context, builder, value=array)
+        for owner in ("meminfo", "parent"):
+            setattr(struct, owner, cgutils.get_null_value(getattr(struct, owner).type))
+        return struct._getvalue()
+
+    def codegen(context, builder, signature, args):
+        (typ,) = signature.args
+        if isinstance(typ, types.Array):
+            return without_owner(context, builder, typ, args[0])
+        fields = cgutils.unpack_tuple(builder, args[0])
+        fields = [
+            without_owner(context, builder, field_type, field)
+            if isinstance(field_type, types.Array)
+            else field
+            for field_type, field in zip(typ.types, fields, strict=True)
+        ]
+        return context.make_tuple(builder, typ, fields)
+
+    return value(value), codegen

@@ -9,7 +9,16 @@ units) is a row-major block of shape ``(n_in + 1, n_out)`` that starts at ``star
 so its transpose is the notes' matrix Theta, ``(N_{l+1}, N_l + 1)`` with the bias column first,
 and ``coefs_[k]``, ``intercepts_[k]`` are views of it. Gradients and optimiser state lie in the
 same way.
-``theta_t`` holds each W transposed, at the same offset, for delta propagation.
+
+``theta_t`` holds each of these transposes, the notes' own Theta, at the same offset: delta
+propagation reads its rows, and so does the forward pass of a layer with few outputs.
+
+A block of examples lies in ``work.a`` layer after layer, one example per row. The rows of every
+layer but the output begin with a 1, the notes' a_0, so that biases need no special case::
+
+    a^(l)      1 | a_1 ... a_n        z^(l+1) = [1 a] [b; W]        d[b; W] = [1 a]^T delta
+
+``work.d`` has the same rows for layers 1..; what lies below the 1 in it has no meaning.
 """
 
 import itertools
@@ -18,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf, readonly
+from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES
 
 
 class Net(NamedTuple):
@@ -53,17 +63,19 @@ class Params(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one fit. A block is the part of a mini-batch that goes through at once."""
 
-    a: np.ndarray  # activations of a block, layer after layer, each (capacity, units[k])
-    d: np.ndarray  # deltas of a block, layers 1.., each (capacity, units[k])
+    a: np.ndarray  # activations of a block
+    d: np.ndarray  # deltas of a block
     y: np.ndarray  # (capacity * n_outputs,): targets of a block
+    widths: np.ndarray  # (n_layers + 1,) int64: length of a row of layer k in a and d
     offsets: np.ndarray  # (n_layers + 1,) int64: where layer k begins in a, for capacity 1
     capacity: int  # rows of a block
     row_loss: np.ndarray  # (capacity,) loss of each example
     row_weight: np.ndarray  # (capacity,) weight of each example
     cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
-    chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of W: a piece of phase 2
+    chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
     shares: np.ndarray  # (n_threads + 1,) int64: thread t takes chunks shares[t]..shares[t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
+    packed: np.ndarray  # (n_threads, ...): scratch of the matrix products
 
 
 def starts_of(units):
@@ -116,34 +128,50 @@ def vector_behind(coefs, intercepts):
     return theta
 
 
+def transpose_into(theta_t, theta, units):
+    """Fill ``theta_t`` from ``theta``."""
+    starts = starts_of(units)
+    for k in range(len(units) - 1):
+        block = theta[starts[k] : starts[k + 1]].reshape(units[k] + 1, units[k + 1])
+        theta_t[starts[k] : starts[k + 1]].reshape(block.T.shape)[...] = block.T
+
+
 # A block of this many rows keeps memory flat for any batch size; results do not depend on it.
 BLOCK_ROWS = 1024
 
 
 def work_for(units, dtype, batch_size, n_threads, sparse):
     """Allocate the scratch that training takes, and divide phase 2 over the threads."""
-    units = np.asarray(units, np.int64)
+    units, dtype = np.asarray(units, np.int64), np.dtype(dtype)
     capacity = min(batch_size, BLOCK_ROWS)
-    offsets = np.concatenate(([0], np.cumsum(units)[:-1]))
+    widths = units + 1
+    widths[-1] -= 1
+    if sparse:
+        widths[0] = 0  # its rows are not copied
+    offsets = np.concatenate(([0], np.cumsum(widths)[:-1]))
+    a = _aligned_zeros(capacity * widths.sum(), dtype)
+    a[: capacity * widths[0]].reshape(capacity, widths[0])[:, :1] = 1
     chunks = np.array(
         [
-            (k, first, min(n_in, first + rows))
+            (k, first, min(n_in + 1, first + rows))
             for k, (n_in, n_out) in enumerate(itertools.pairwise(units))
             for rows in (_rows_per_chunk(n_in, n_out),)
-            for first in range(0, n_in, rows)
+            for first in range(0, n_in + 1, rows)
         ],
         np.int64,
     )
+    sizes = (chunks[:, 2] - chunks[:, 1]) * units[chunks[:, 0] + 1]
     # Thread t ends where the running cost passes its part; a chunk costs its number of weights.
-    cost = np.cumsum((chunks[:, 2] - chunks[:, 1]) * units[chunks[:, 0] + 1])
+    cost = np.cumsum(sizes)
     ends = cost[-1] * np.arange(1, n_threads) / n_threads
-    shares = np.concatenate(([0], np.searchsorted(cost - cost[0] / 2, ends), [len(chunks)]))
+    shares = np.concatenate(([0], np.searchsorted(cost - sizes / 2, ends), [len(chunks)]))
+    scratch = PACKED_BYTES + VECTOR_BYTES * -(-sizes.max() * a.itemsize // VECTOR_BYTES)
     return Work(
-        a=np.zeros(capacity * (0 if sparse else units[0]) + capacity * units[1:].sum(), dtype),
-        d=np.zeros(capacity * units[1:].sum(), dtype),
+        a=a,
+        d=_aligned_zeros(capacity * widths[1:].sum(), dtype),
         y=np.zeros(capacity * units[-1], dtype),
-        # A sparse block has no dense input layer: layer 1 begins where it would.
-        offsets=offsets - units[0] * np.arange(len(units)).clip(0, 1) if sparse else offsets,
+        widths=widths,
+        offsets=offsets,
         capacity=capacity,
         row_loss=np.zeros(capacity, dtype),
         row_weight=np.zeros(capacity, dtype),
@@ -151,13 +179,22 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         chunks=chunks,
         shares=shares.astype(np.int64),
         squares=np.zeros(len(chunks)),
+        packed=_aligned_zeros(n_threads * scratch // a.itemsize, dtype).reshape(n_threads, -1),
     )
 
 
+def _aligned_zeros(size, dtype):
+    """Zeros from the beginning of a vector register's worth of bytes on."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    buffer = np.zeros(size + lanes, dtype)
+    first = -buffer.ctypes.data % VECTOR_BYTES // dtype.itemsize
+    return buffer[first : first + size]
+
+
 def _rows_per_chunk(n_in, n_out):
-    """Rows of W in a chunk: whole tiles, not too small to loop over, enough to share out."""
-    at_least = max(8, -(-n_in // 32), -(-512 // n_out))
-    return int(-(-at_least // 8) * 8)
+    """Rows of [b; W] in a chunk: whole tiles, worth a call, and enough chunks to share out."""
+    rows = max(-(-512 // n_out), min(64, -(-n_in // 8)))
+    return int(-(-rows // TILE_ROWS) * TILE_ROWS)
 
 
 def empty_data(dtype):
@@ -180,11 +217,11 @@ def is_sparse(data):
 
 @leaf
 def a_start(work, k):
-    """Where the activations of layer k begin in ``work.a``."""
+    """Where the rows of layer k begin in ``work.a``."""
     return work.offsets[k] * work.capacity
 
 
 @leaf
 def d_start(work, k):
-    """Where the deltas of layer k >= 1 begin in ``work.d``."""
+    """Where the rows of layer k >= 1 begin in ``work.d``."""
     return (work.offsets[k] - work.offsets[1]) * work.capacity

@@ -58,11 +58,11 @@ def _sum_over_outputs(loss):
     """The loop row_loss[i] <- sum over outputs of loss(a[i], y[i])."""
 
     @leaf
-    def over(row_loss, a, a_first, y, width, i0, i1):
-        for i in range(i0, i1):
+    def over(row_loss, a, y, width):
+        for i in range(row_loss.size):
             total = a.dtype.type(0)
             for k in range(width):
-                total += loss(a[a_first + i * width + k], y[i * width + k])
+                total += loss(a[i * width + k], y[i * width + k])
             row_loss[i] = total
 
     return over
@@ -72,38 +72,38 @@ _squared_error, _poisson, _log_loss = map(_sum_over_outputs, (squared_error, poi
 
 
 @leaf
-def row_losses(loss, row_loss, a, a_first, y, width, i0, i1):
-    """Loss of examples i0..i1 of a block.
+def row_losses(loss, row_loss, a, y, width):
+    """Loss of each example.
 
     Parameters
     ----------
-    row_loss : (capacity,), written
-    a : output activations, row i at ``a[a_first + i * width]``
-    y : targets, row i at ``y[i * width]``; for the cross-entropy the class of example i at ``y[i]``
+    row_loss : (n,), written
+    a : (n * width,), output activations
+    y : (n * width,), targets; for the cross-entropy the class of example i at ``y[i]``
     """
     if loss == CROSS_ENTROPY:
-        for i in range(i0, i1):
-            row_loss[i] = a[a_first + i * width + np.int64(y[i])]
-        for i in range(i0, i1):
+        for i in range(row_loss.size):
+            row_loss[i] = a[i * width + np.int64(y[i])]
+        for i in range(row_loss.size):
             row_loss[i] = -elementary.log(_clip(row_loss[i]))
     elif loss == SQUARED_ERROR:
-        _squared_error(row_loss, a, a_first, y, width, i0, i1)
-        for i in range(i0, i1):
+        _squared_error(row_loss, a, y, width)
+        for i in range(row_loss.size):
             row_loss[i] /= a.dtype.type(width)
     elif loss == POISSON:
-        _poisson(row_loss, a, a_first, y, width, i0, i1)
+        _poisson(row_loss, a, y, width)
     else:
-        _log_loss(row_loss, a, a_first, y, width, i0, i1)
+        _log_loss(row_loss, a, y, width)
 
 
 @leaf
-def output_delta(loss, d, d_first, a, a_first, y, width, i0, i1):
-    """d <- dC/dz = a - y of the output layer, for examples i0..i1 of a block."""
+def output_delta(loss, d, a, y, width):
+    """d <- dC/dz = a - y of the output layer; arguments as in ``row_losses``."""
     if loss == CROSS_ENTROPY:
-        for i in range(i0 * width, i1 * width):
-            d[d_first + i] = a[a_first + i]
-        for i in range(i0, i1):
-            d[d_first + i * width + np.int64(y[i])] -= a.dtype.type(1)
+        for i in range(d.size):
+            d[i] = a[i]
+        for i in range(d.size // width):
+            d[i * width + np.int64(y[i])] -= a.dtype.type(1)
     else:
-        for i in range(i0 * width, i1 * width):
-            d[d_first + i] = a[a_first + i] - y[i]
+        for i in range(d.size):
+            d[i] = a[i] - y[i]

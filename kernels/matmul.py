@@ -1,17 +1,20 @@
-"""The matrix product: C = init + A B on a register tile, emitted as LLVM vectors with FMA.
+"""The two matrix products under everything, emitted as LLVM vectors with fused multiply-add.
 
-A tile is MR rows by NV vectors of C, held in registers while k runs over the inner dimension: per
-k it loads NV vectors of B's row k, broadcasts MR elements of A's column k, and does MR * NV fused
-multiply-adds. Nothing is packed or allocated. Masked tiles do the right edge, lower ones the rest.
+``matmul``, C <- A B, works on register tiles: MR rows by NV vectors of C stay in registers while k
+runs over the inner dimension; per k it loads NV vectors of B's row k, broadcasts MR elements of A's
+column k, and does MR * NV multiply-adds. Each element of C is one chain a_0 b_0 + a_1 b_1 + ... in
+the order of k, whatever tile it falls in.
 
-Each element of C is one chain ``init + a_0 b_0 + a_1 b_1 + ...`` in the order of k, whatever tile
-it falls in. So results do not depend on how rows or columns are divided over threads or blocks.
+``dot_products``, C <- A B^T, is for few columns of C, where most lanes of a tile would idle: the
+vectors run along k, each element of C has one partial sum per lane, and these are added pairwise.
 
-Operands are raw addresses and strides in elements, so that the three products of a network (forward
-A W, backward D W^T, gradient A^T D) are one function. Rows of B and C are contiguous.
+So results do not depend on how the rows of C are divided over threads or blocks. Nothing is packed
+or allocated; edges are masked. Operands are raw addresses and strides in elements: the products of
+a network (forward, backward, gradient) differ in strides only.
 """
 
-import functools
+import itertools
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -20,7 +23,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import leaf
+from .jit import leaf, shared
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
@@ -31,32 +34,31 @@ def _host_features():
     return llvm.get_host_cpu_features().flatten()
 
 
-def _vector_bytes_and_rows():
-    """Bytes of a vector register, and the rows of a tile of two vectors that fit in registers."""
+def _vector_bytes_and_sums():
+    """Bytes of a vector register, and how many sums a tile may keep in registers."""
     features = _host_features().split(",")
     if "+avx512f" in features:
-        return 64, 8  # 32 registers: 16 sums, 2 of B, 1 of A
+        return 64, 16  # of 32 registers
     if "+avx" in features:
-        return 32, 6  # 16 registers: 12, 2, 1
+        return 32, 12  # of 16
     if llvm.get_process_triple().startswith(("aarch64", "arm64")):
-        return 16, 8
-    return 16, 6
+        return 16, 16  # of 32
+    return 16, 12  # of 16
 
 
-VECTOR_BYTES, TILE_ROWS = _vector_bytes_and_rows()
-TILE_VECTORS = 2
+VECTOR_BYTES, SUMS = _vector_bytes_and_sums()
+TILE_ROWS = SUMS // 2
 
 
 class _Emitter:
-    """Builds the body of one tile with an LLVM IR builder."""
+    """Builds the body of one product of fixed size with an LLVM IR builder."""
 
-    def __init__(self, builder, real, MR, NV, masked, columns):
-        self.builder, self.real, self.MR, self.NV = builder, real, MR, NV
+    def __init__(self, builder, real):
+        self.builder, self.real = builder, real
         self.size = 4 if isinstance(real, ir.FloatType) else 8
         self.lanes = VECTOR_BYTES // self.size
         self.vector = ir.VectorType(real, self.lanes)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
-        self.mask = self._mask(columns) if masked else None
         self.fma = self._function(
             f"llvm.fmuladd.v{self.lanes}f{8 * self.size}",
             ir.FunctionType(self.vector, [self.vector] * 3),
@@ -72,191 +74,389 @@ class _Emitter:
         zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
-    def _mask(self, columns):
-        """Which lanes of the last vector are inside: lane + (NV - 1) * lanes < columns."""
+    def mask(self, j, count):
+        """Which lanes of vector j are among the first ``count`` elements."""
         lane = ir.Constant(
-            ir.VectorType(_I64, self.lanes),
-            [(self.NV - 1) * self.lanes + i for i in range(self.lanes)],
+            ir.VectorType(_I64, self.lanes), [j * self.lanes + i for i in range(self.lanes)]
         )
-        return self.builder.icmp_signed("<", lane, self._splat(columns))
-
-    def _masked(self, kind):
-        pointer, mask = ir.PointerType(), ir.VectorType(_I1, self.lanes)
-        if kind == "load":
-            signature = ir.FunctionType(self.vector, [pointer, _I32, mask, self.vector])
-        else:
-            signature = ir.FunctionType(ir.VoidType(), [self.vector, pointer, _I32, mask])
-        return self._function(f"llvm.masked.{kind}.v{self.lanes}f{8 * self.size}.p0", signature)
+        return self.builder.icmp_signed("<", lane, self._splat(count))
 
     def element(self, base, offset):
         """The address ``offset`` elements after ``base``."""
         return self.builder.add(base, self.builder.mul(offset, ir.Constant(_I64, self.size)))
 
-    def _at_vector(self, address, j):
-        return self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
+    def rows(self, base, stride, count):
+        """The addresses of ``count`` rows, ``stride`` elements apart."""
+        return [
+            self.element(base, self.builder.mul(stride, ir.Constant(_I64, i))) for i in range(count)
+        ]
 
-    def load(self, address, j):
-        """Vector j of the row at ``address``."""
-        address = self._at_vector(address, j)
-        if self.mask is not None and j == self.NV - 1:
-            pointer = self.builder.inttoptr(address, ir.PointerType())
-            align = ir.Constant(_I32, self.size)
-            return self.builder.call(self._masked("load"), [pointer, align, self.mask, self.zero])
-        value = self.builder.load(self.builder.inttoptr(address, self.vector.as_pointer()))
-        value.align = self.size
-        return value
+    def load(self, address, j, mask=None):
+        """Vector j after ``address``; zeros where the mask is off."""
+        address = self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
+        if mask is None:
+            value = self.builder.load(self.builder.inttoptr(address, self.vector.as_pointer()))
+            value.align = self.size
+            return value
+        pointer = ir.PointerType()
+        function = self._function(
+            f"llvm.masked.load.v{self.lanes}f{8 * self.size}.p0",
+            ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector]),
+        )
+        align = ir.Constant(_I32, self.size)
+        address = self.builder.inttoptr(address, pointer)
+        return self.builder.call(function, [address, align, mask, self.zero])
 
-    def store(self, value, address, j):
-        address = self._at_vector(address, j)
-        if self.mask is not None and j == self.NV - 1:
-            pointer = self.builder.inttoptr(address, ir.PointerType())
-            align = ir.Constant(_I32, self.size)
-            self.builder.call(self._masked("store"), [value, pointer, align, self.mask])
-        else:
+    def store(self, value, address, j, mask=None):
+        address = self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
+        if mask is None:
             pointer = self.builder.inttoptr(address, self.vector.as_pointer())
             self.builder.store(value, pointer).align = self.size
+            return
+        pointer = ir.PointerType()
+        function = self._function(
+            f"llvm.masked.store.v{self.lanes}f{8 * self.size}.p0",
+            ir.FunctionType(ir.VoidType(), [self.vector, pointer, _I32, mask.type]),
+        )
+        align = ir.Constant(_I32, self.size)
+        self.builder.call(function, [value, self.builder.inttoptr(address, pointer), align, mask])
+
+    def scalar(self, address):
+        """A pointer to the number at ``address``."""
+        return self.builder.inttoptr(address, self.real.as_pointer())
 
     def broadcast(self, address):
-        value = self.builder.load(self.builder.inttoptr(address, self.real.as_pointer()))
+        value = self.builder.load(self.scalar(address))
         value.align = self.size
         return self._splat(value)
 
-    def emit(self, C, c_row, init, init_row, A, a_row, a_col, B, b_row, K):
-        builder, rows, vectors = self.builder, range(self.MR), range(self.NV)
+    def accumulate(self, sums, a, b):
+        """sums[i, j] + a[i] b[j], both flat, row by row."""
+        pairs = itertools.product(a, b)
+        return [
+            self.builder.call(self.fma, [a_i, b_j, s])
+            for (a_i, b_j), s in zip(pairs, sums, strict=True)
+        ]
+
+    def loop(self, count, starts, body):
+        """``for _ in range(count): values = body(values)``; returns the last values."""
+        builder = self.builder
         entry = builder.block
-        load_init, head, body, end = map(
-            builder.append_basic_block, ("load_init", "head", "body", "end")
-        )
-        builder.cbranch(builder.icmp_signed("!=", init, ir.Constant(_I64, 0)), load_init, head)
-
-        builder.position_at_end(load_init)
-        at_init = [self.element(init, builder.mul(init_row, ir.Constant(_I64, i))) for i in rows]
-        given = [[self.load(at_init[i], j) for j in vectors] for i in rows]
+        head, inside, end = map(builder.append_basic_block, ("head", "body", "end"))
         builder.branch(head)
-
         builder.position_at_end(head)
-        k, at_a, at_b = builder.phi(_I64), builder.phi(_I64), builder.phi(_I64)
-        sums = [[builder.phi(self.vector) for j in vectors] for i in rows]
-        for block in (entry, load_init):
-            k.add_incoming(ir.Constant(_I64, 0), block)
-            at_a.add_incoming(A, block)
-            at_b.add_incoming(B, block)
-        for i in rows:
-            for j in vectors:
-                sums[i][j].add_incoming(self.zero, entry)
-                sums[i][j].add_incoming(given[i][j], load_init)
-        builder.cbranch(builder.icmp_signed("<", k, K), body, end)
-
-        builder.position_at_end(body)
-        b = [self.load(at_b, j) for j in vectors]
-        for i in rows:
-            a = self.broadcast(self.element(at_a, builder.mul(a_row, ir.Constant(_I64, i))))
-            for j in vectors:
-                sums[i][j].add_incoming(builder.call(self.fma, [a, b[j], sums[i][j]]), body)
-        k.add_incoming(builder.add(k, ir.Constant(_I64, 1)), body)
-        at_a.add_incoming(self.element(at_a, a_col), body)
-        at_b.add_incoming(self.element(at_b, b_row), body)
+        k = builder.phi(_I64)
+        k.add_incoming(ir.Constant(_I64, 0), entry)
+        values = []
+        for start in starts:
+            values.append(builder.phi(start.type))
+            values[-1].add_incoming(start, entry)
+        builder.cbranch(builder.icmp_signed("<", k, count), inside, end)
+        builder.position_at_end(inside)
+        for value, following in zip(values, body(values), strict=True):
+            value.add_incoming(following, builder.block)
+        k.add_incoming(builder.add(k, ir.Constant(_I64, 1)), builder.block)
         builder.branch(head)
-
         builder.position_at_end(end)
-        for i in rows:
-            row = self.element(C, builder.mul(c_row, ir.Constant(_I64, i)))
-            for j in vectors:
-                self.store(sums[i][j], row, j)
+        return values
+
+    def choose(self, condition, then, otherwise):
+        """``then()`` if the condition holds, else the constants ``otherwise``."""
+        builder = self.builder
+        entry = builder.block
+        inside, end = map(builder.append_basic_block, ("then", "end"))
+        builder.cbranch(condition, inside, end)
+        builder.position_at_end(inside)
+        given = then()
+        inside = builder.block
+        builder.branch(end)
+        builder.position_at_end(end)
+        values = []
+        for value, other in zip(given, otherwise, strict=True):
+            values.append(builder.phi(value.type))
+            values[-1].add_incoming(value, inside)
+            values[-1].add_incoming(other, entry)
+        return values
+
+
+def _emit_tile(emit, MR, NV, masked, add, C, c_row, A, a_row, a_col, B, b_row, K, columns):
+    """C <- (C +) A B for MR rows and NV vectors of columns, of which ``columns`` exist."""
+    vectors = range(NV)
+    masks = [emit.mask(j, columns) if masked else None for j in vectors]
+    at_c = emit.rows(C, c_row, MR)
+    sums = emit.choose(
+        emit.builder.icmp_signed("!=", add, ir.Constant(_I64, 0)),
+        lambda: [emit.load(row, j, masks[j]) for row in at_c for j in vectors],
+        [emit.zero] * (MR * NV),
+    )
+
+    def body(values):
+        at_a, at_b, *sums = values
+        b = [emit.load(at_b, j, masks[j]) for j in vectors]
+        a = [emit.broadcast(row) for row in emit.rows(at_a, a_row, MR)]
+        sums = emit.accumulate(sums, a, b)
+        return [emit.element(at_a, a_col), emit.element(at_b, b_row), *sums]
+
+    _, _, *sums = emit.loop(K, [A, B, *sums], body)
+    for i, row in enumerate(at_c):
+        for j in vectors:
+            emit.store(sums[i * NV + j], row, j, masks[j])
+
+
+def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
+    """C <- (C +) A B^T for MR rows of A and NR rows of B, both contiguous."""
+    builder = emit.builder
+    lanes = ir.Constant(_I64, emit.lanes)
+    step = ir.Constant(_I64, emit.lanes * emit.size)
+
+    def body(values, mask=None):
+        at_a, at_b, *sums = values
+        b = [emit.load(row, 0, mask) for row in emit.rows(at_b, b_row, NR)]
+        a = [emit.load(row, 0, mask) for row in emit.rows(at_a, a_row, MR)]
+        sums = emit.accumulate(sums, a, b)
+        return [builder.add(at_a, step), builder.add(at_b, step), *sums]
+
+    values = emit.loop(builder.sdiv(K, lanes), [A, B, *[emit.zero] * (MR * NR)], body)
+    left = builder.srem(K, lanes)
+    tail = emit.choose(
+        builder.icmp_signed(">", left, ir.Constant(_I64, 0)),
+        lambda: body(values, emit.mask(0, left)),
+        values,
+    )
+    sums = tail[2:]
+    accumulating = builder.icmp_signed("!=", add, ir.Constant(_I64, 0))
+    for i, row in enumerate(emit.rows(C, c_row, MR)):
+        for j in range(NR):
+            value = sums[i * NR + j]
+            half = emit.lanes
+            while half > 1:
+                half //= 2
+                order = [k + half if k < half else k for k in range(emit.lanes)]
+                order = ir.Constant(ir.VectorType(_I32, emit.lanes), order)
+                value = builder.fadd(value, builder.shuffle_vector(value, value, order))
+            value = builder.extract_element(value, ir.Constant(_I32, 0))
+            pointer = emit.scalar(builder.add(row, ir.Constant(_I64, j * emit.size)))
+            old = builder.load(pointer)
+            old.align = emit.size
+            zero = ir.Constant(emit.real, 0.0)
+            value = builder.fadd(builder.select(accumulating, old, zero), value)
+            builder.store(value, pointer).align = emit.size
+
+
+def _emit_pack(emit, packed, B, b_row, K, columns):
+    """Copy K rows of two vectors of B to ``packed``, zeros where there are no columns."""
+    masks = [emit.mask(j, columns) for j in range(2)]
+    row = ir.Constant(_I64, 2 * VECTOR_BYTES)
+
+    def body(values):
+        at_b, at_packed = values
+        for j in range(2):
+            emit.store(emit.load(at_b, j, masks[j]), at_packed, j)
+        return [emit.element(at_b, b_row), emit.builder.add(at_packed, row)]
+
+    emit.loop(K, [B, packed], body)
+
+
+def _emitted(name, emit_body, n_arguments):
+    """A function callable in kernels: its first argument is any value of the operands' dtype."""
+
+    def codegen(context, builder, signature, args):
+        real = context.get_value_type(signature.args[0])
+        symbol = f"fastnn_{name}_{real}"
+        function = builder.module.globals.get(symbol)
+        if function is None:
+            function_type = ir.FunctionType(ir.VoidType(), [_I64] * n_arguments)
+            function = ir.Function(builder.module, function_type, symbol)
+            # One copy of the body, however often the product is inlined and linked.
+            function.linkage = "linkonce_odr"
+            function.attributes.add("noinline")
+            body = ir.IRBuilder(function.append_basic_block("entry"))
+            emit_body(_Emitter(body, real), *function.args)
+            body.ret_void()
+        builder.call(function, args[1:])
+        return context.get_dummy_value()
+
+    return codegen
 
 
 def _tile(MR, NV, masked):
-    """A tile as a function callable in kernels; ``like`` is any value of the operands' dtype."""
+    def body(emit, *args):
+        _emit_tile(emit, MR, NV, masked, *args)
+
+    codegen = _emitted(f"tile_{MR}x{NV}{'_masked' if masked else ''}", body, 10)
 
     @intrinsic
-    def tile(typingctx, like, C, c_row, init, init_row, A, a_row, a_col, B, b_row, K, columns):
-        def codegen(context, builder, signature, args):
-            real = context.get_value_type(signature.args[0])
-            name = f"fastnn_tile_{MR}x{NV}{'_masked' if masked else ''}_{real}"
-            function = builder.module.globals.get(name)
-            if function is None:
-                function_type = ir.FunctionType(ir.VoidType(), [_I64] * 11)
-                function = ir.Function(builder.module, function_type, name)
-                function.linkage = "internal"
-                # One copy of the body, however often the product is inlined: a third of the
-                # compile time, and the call costs a few cycles of some hundred.
-                function.attributes.add("noinline")
-                body = ir.IRBuilder(function.append_basic_block("entry"))
-                _Emitter(body, real, MR, NV, masked, function.args[-1]).emit(*function.args[:-1])
-                body.ret_void()
-            builder.call(function, args[1:])
-            return context.get_dummy_value()
-
-        return types.void(like, *[types.intp] * 11), codegen
+    def tile(typingctx, like, add, C, c_row, A, a_row, a_col, B, b_row, K, columns):
+        return types.void(like, *[types.intp] * 10), codegen
 
     return tile
 
 
-@functools.cache
-def _panel(NV, masked):
-    """Rows of C against NV vectors of columns: full tiles, then ever lower ones."""
-    full, four, two, one = (_tile(MR, NV, masked) for MR in (TILE_ROWS, 4, 2, 1))
+def _dot(MR, NR):
+    def body(emit, *args):
+        _emit_dot(emit, MR, NR, *args)
 
-    @leaf
-    def panel(like, size, C, c_row, init, init_row, A, a_row, a_col, B, b_row, M, K, columns):
-        i = 0
-        while i < M:
-            c = C + i * c_row * size
-            at_init = init + i * init_row * size
-            a = A + i * a_row * size
-            left = M - i
-            if left >= TILE_ROWS:
-                full(like, c, c_row, at_init, init_row, a, a_row, a_col, B, b_row, K, columns)
-                i += TILE_ROWS
-            elif left >= 4:
-                four(like, c, c_row, at_init, init_row, a, a_row, a_col, B, b_row, K, columns)
-                i += 4
-            elif left >= 2:
-                two(like, c, c_row, at_init, init_row, a, a_row, a_col, B, b_row, K, columns)
-                i += 2
-            else:
-                one(like, c, c_row, at_init, init_row, a, a_row, a_col, B, b_row, K, columns)
-                i += 1
+    codegen = _emitted(f"dot_{MR}x{NR}", body, 8)
 
-    return panel
+    @intrinsic
+    def dot(typingctx, like, add, C, c_row, A, a_row, B, b_row, K):
+        return types.void(like, *[types.intp] * 8), codegen
+
+    return dot
 
 
-_full_panel = _panel(2, False)
-_right_panel = _panel(2, True)
-_narrow_panel = _panel(1, True)
+_codegen_pack = _emitted("pack", _emit_pack, 5)
 
 
-@leaf
-def matmul(like, size, C, c_row, init, init_row, A, a_row, a_col, B, b_row, M, N, K):
-    """C <- init + A B, with A (M, K), B (K, N), C (M, N).
+@intrinsic
+def _pack(typingctx, like, packed, B, b_row, K, columns):
+    return types.void(like, *[types.intp] * 5), _codegen_pack
+
+
+_full = _tile(TILE_ROWS, 2, masked=False)
+_right = _tile(TILE_ROWS, 2, masked=True)
+_narrow = _tile(TILE_ROWS, 1, masked=True)
+# Few rows: as many vectors as make up for them, or the sums would wait for each other.
+_four_rows = _tile(4, SUMS // 4, masked=True)
+_two_rows = _tile(2, 6, masked=True)
+_one_row = _tile(1, 8, masked=True)
+_dot_column = _dot(8, 1)
+_dot_block = _dot(4, 4)
+_dot_row = _dot(1, 4)
+_dot_one = _dot(1, 1)
+
+
+# The part of B that tiles run over at a time, copied to one place: it stays in the L1 cache,
+# aligned, and no stride between rows can make its lines fall on each other.
+PACKED_K = 128
+PACKED_BYTES = PACKED_K * 2 * VECTOR_BYTES
+BLOCK_M = 16 * TILE_ROWS  # rows of A that stay in the L2 cache meanwhile
+
+
+class Matrix(NamedTuple):
+    """A matrix in memory: where it begins, and its strides in elements."""
+
+    at: int
+    row: int
+    column: int
+
+
+class Scratch(NamedTuple):
+    """What a product needs to know beside its operands."""
+
+    like: float  # any number of the operands' dtype
+    size: int  # bytes of an element
+    packed: int  # address of PACKED_BYTES of scratch, on a multiple of VECTOR_BYTES
+
+
+@shared
+def matmul(scratch, add, C, A, B, M, N, K):
+    """C <- A B, or C + A B, with A (M, K), B (K, N), C (M, N); rows of B and C are contiguous.
 
     Parameters
     ----------
-    like : scalar of the operands' dtype; its value is not used
-    size : bytes of an element
-    C, init, A, B : addresses; init 0 means zeros, init_row 0 one row (a bias) for all rows of C
-    c_row, init_row, a_row, a_col, b_row : strides in elements
+    scratch : Scratch
+    add : 1 to add to C, 0 to overwrite it
+    C, A, B : Matrix
     M, N, K : numbers of rows of C, columns of C, terms of each sum
     """
+    like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
-    n = 0
-    while n < N:
-        c = C + n * size
-        b = B + n * size
-        at_init = init + n * size if init != 0 else 0
-        row = init_row if init != 0 else 0
-        left = N - n
-        if left >= 2 * lanes:
-            _full_panel(like, size, c, c_row, at_init, row, A, a_row, a_col, b, b_row, M, K, left)
-        elif left > lanes:
-            _right_panel(like, size, c, c_row, at_init, row, A, a_row, a_col, b, b_row, M, K, left)
+    i = M // TILE_ROWS * TILE_ROWS
+    if i > 0:
+        _whole_tiles(scratch, add, C, A, B, i, N, K)
+    while i < M:
+        c = C.at + i * C.row * size
+        a = A.at + i * A.row * size
+        b = B.at
+        n = 0
+        if M - i >= 4:
+            while n < N:
+                _four_rows(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
+                n += SUMS // 4 * lanes
+                c += SUMS // 4 * VECTOR_BYTES
+                b += SUMS // 4 * VECTOR_BYTES
+            i += 4
+        elif M - i >= 2:
+            while n < N:
+                _two_rows(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
+                n += 6 * lanes
+                c += 6 * VECTOR_BYTES
+                b += 6 * VECTOR_BYTES
+            i += 2
         else:
-            _narrow_panel(like, size, c, c_row, at_init, row, A, a_row, a_col, b, b_row, M, K, left)
-        n += 2 * lanes
+            while n < N:
+                _one_row(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
+                n += 8 * lanes
+                c += 8 * VECTOR_BYTES
+                b += 8 * VECTOR_BYTES
+            i += 1
 
 
 @leaf
-def address(buffer, index):
-    """The address of ``buffer[index]``."""
+def _whole_tiles(scratch, add, C, A, B, M, N, K):
+    like, size = scratch.like, scratch.size
+    lanes = VECTOR_BYTES // size
+    packing = M >= 6 * TILE_ROWS and 2 * lanes <= N
+    step = PACKED_K if packing else max(K, 1)
+    for k in range(0, max(K, 1), step):
+        terms = min(step, K - k)
+        for block in range(0, M, BLOCK_M):
+            block_end = min(M, block + BLOCK_M)
+            for n in range(0, N, 2 * lanes):
+                b, b_row = B.at + (k * B.row + n) * size, B.row
+                left = N - n
+                if packing:
+                    _pack(like, scratch.packed, b, b_row, terms, left)
+                    b, b_row = scratch.packed, 2 * lanes
+                for i in range(block, block_end, TILE_ROWS):
+                    c = C.at + (i * C.row + n) * size
+                    a = A.at + (i * A.row + k * A.column) * size
+                    if left >= 2 * lanes:
+                        _full(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+                    elif left > lanes:
+                        _right(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+                    else:
+                        _narrow(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+        add = 1
+
+
+@shared
+def dot_products(scratch, add, C, A, B, M, N, K):
+    """C <- A B^T, or C + A B^T, with A (M, K), B (N, K), C (M, N); all rows are contiguous."""
+    like, size = scratch.like, scratch.size
+    j = 0
+    while j < N:
+        columns = 4 if N - j >= 4 else 1
+        b = B.at + j * B.row * size
+        i = 0
+        while i < M:
+            c, a = C.at + (i * C.row + j) * size, A.at + i * A.row * size
+            if columns == 4 and M - i >= 4:
+                _dot_block(like, add, c, C.row, a, A.row, b, B.row, K)
+                i += 4
+            elif columns == 4:
+                _dot_row(like, add, c, C.row, a, A.row, b, B.row, K)
+                i += 1
+            elif M - i >= 8:
+                _dot_column(like, add, c, C.row, a, A.row, b, B.row, K)
+                i += 8
+            else:
+                _dot_one(like, add, c, C.row, a, A.row, b, B.row, K)
+                i += 1
+        j += columns
+
+
+@leaf
+def matrix(buffer, start, row, column):
+    """The matrix that begins at ``buffer[start]``."""
     # ctypes.data is unsigned, and unsigned plus signed would be a float.
-    return np.intp(buffer.ctypes.data) + np.intp(index * buffer.itemsize)
+    at = np.intp(buffer.ctypes.data) + np.intp(start * buffer.itemsize)
+    return Matrix(at, np.intp(row), np.intp(column))  # literals would compile the products anew
+
+
+@leaf
+def scratch_of(buffers, thread):
+    """The scratch of one thread, from ``buffers`` with a row for each."""
+    at = np.intp(buffers.ctypes.data) + np.intp(thread * buffers.strides[0])
+    return Scratch(buffers.dtype.type(0), buffers.itemsize, at)

@@ -15,18 +15,23 @@ from .activations import activate, multiply_by_slope
 from .jit import leaf
 from .layout import a_start, d_start, is_sparse
 from .losses import output_delta, row_losses
-from .matmul import address, matmul
-from .rules import update
+from .matmul import PACKED_BYTES, VECTOR_BYTES, Matrix, dot_products, matmul, matrix, scratch_of
+from .rules import add_penalty, update
+
+# What a product does with what is there. Variables, not literals, for which Numba would compile
+# the products anew.
+OVERWRITE, ADD = np.intp(0), np.intp(1)
 
 
 @leaf
-def gather(data, rows, first, work, units, i0, i1):
+def gather(data, rows, first, work, i0, i1):
     """Copy examples rows[first + i0 .. first + i1] into the input layer of the block (dense X)."""
-    n_in = units[0]
+    width = work.widths[0]
     for i in range(i0, i1):
-        row = rows[first + i]
-        for j in range(n_in):
-            work.a[i * n_in + j] = data.X[row, j]
+        a = work.a[i * width + 1 : (i + 1) * width]
+        x = data.X[rows[first + i]]
+        for j in range(a.size):
+            a[j] = x[j]
 
 
 @leaf
@@ -48,38 +53,52 @@ def gather_targets(data, rows, first, work, width, i0, i1):
 def sparse_affine(net, theta, data, rows, first, work, i0, i1):
     """z <- b + x W of the first layer for CSR rows."""
     n_out = net.units[1]
-    z = a_start(work, 1)
+    width = work.widths[1]
     for i in range(i0, i1):
         row = rows[first + i]
+        start = a_start(work, 1) + (i + 1) * width - n_out
+        z = work.a[start : start + n_out]
         for j in range(n_out):
-            work.a[z + i * n_out + j] = theta[j]
+            z[j] = theta[j]
         for e in range(data.row_starts[row], data.row_starts[row + 1]):
             x = data.values[e]
-            w = (np.int64(data.columns[e]) + 1) * n_out
+            start = (np.int64(data.columns[e]) + 1) * n_out
+            w = theta[start : start + n_out]
             for j in range(n_out):
-                work.a[z + i * n_out + j] += x * theta[w + j]
+                z[j] += x * w[j]
 
 
 @leaf
-def feedforward(net, theta, data, rows, first, work, i0, i1):
+def few_outputs(n_in, n_out, lanes):
+    """Whether dot products along the inputs waste fewer lanes than vectors along the outputs."""
+    return n_out * (n_in // lanes + 4) < n_in * ((n_out + lanes - 1) // lanes)
+
+
+@leaf
+def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
     """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for examples i0..i1 of the block."""
-    zero = work.a.dtype.type(0)
-    size = work.a.itemsize
+    scratch = scratch_of(work.packed, thread)
     if not is_sparse(data):
-        gather(data, rows, first, work, net.units, i0, i1)
+        gather(data, rows, first, work, i0, i1)
     for k in range(net.units.size - 1):
-        n_in, n_out = net.units[k], net.units[k + 1]
-        start = a_start(work, k + 1) + i0 * n_out
-        stop = a_start(work, k + 1) + i1 * n_out
+        n_in, n_out = net.units[k] + 1, net.units[k + 1]
+        in_width, width = work.widths[k], work.widths[k + 1]
+        start, stop = a_start(work, k + 1) + i0 * width, a_start(work, k + 1) + i1 * width
         if k == 0 and is_sparse(data):
             sparse_affine(net, theta, data, rows, first, work, i0, i1)
         else:
-            b = address(theta, net.starts[k])
-            z = address(work.a, start)
-            a = address(work.a, a_start(work, k) + i0 * n_in)
-            W = b + n_out * size
-            matmul(zero, size, z, n_out, b, 0, a, n_in, 1, W, n_out, i1 - i0, n_out, n_in)
-        activate(net.activations[k], work.a, start, stop, n_out)
+            a = matrix(work.a, a_start(work, k) + i0 * in_width, in_width, 1)
+            z = matrix(work.a, start + width - n_out, width, 1)
+            if few_outputs(n_in, n_out, VECTOR_BYTES // scratch.size):
+                W_t = matrix(theta_t, net.starts[k], n_in, 1)
+                dot_products(scratch, OVERWRITE, z, a, W_t, i1 - i0, n_out, n_in)
+            else:
+                W = matrix(theta, net.starts[k], n_out, 1)
+                matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
+        activate(net.activations[k], work.a[start:stop], n_out)
+        if width > n_out:
+            for i in range(start, stop, width):
+                work.a[i] = scratch.like + 1
 
 
 @leaf
@@ -87,120 +106,141 @@ def output_error(net, data, rows, first, work, i0, i1):
     """Loss of each example and the delta of the output layer, both times the example's weight."""
     last = net.units.size - 1
     width = net.units[last]
-    a, d = a_start(work, last), d_start(work, last)
+    a = work.a[a_start(work, last) + i0 * width : a_start(work, last) + i1 * width]
+    d = work.d[d_start(work, last) + i0 * width : d_start(work, last) + i1 * width]
+    per_row = 1 if data.codes.size > 0 else width
+    y = work.y[i0 * per_row : i1 * per_row]
     gather_targets(data, rows, first, work, width, i0, i1)
-    row_losses(net.loss, work.row_loss, work.a, a, work.y, width, i0, i1)
-    output_delta(net.loss, work.d, d, work.a, a, work.y, width, i0, i1)
+    row_losses(net.loss, work.row_loss[i0:i1], a, y, width)
+    output_delta(net.loss, d, a, y, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
             weight = work.row_weight[i]
             work.row_loss[i] *= weight
             for k in range(width):
-                work.d[d + i * width + k] *= weight
+                d[(i - i0) * width + k] *= weight
 
 
 @leaf
-def propagate_delta(net, theta_t, work, i0, i1):
+def propagate_delta(net, theta_t, work, thread, i0, i1):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
-    zero = work.a.dtype.type(0)
-    size = work.a.itemsize
+    scratch = scratch_of(work.packed, thread)
     for k in range(net.units.size - 2, 0, -1):
         n_in, n_out = net.units[k], net.units[k + 1]
-        d = d_start(work, k) + i0 * n_in
-        above = address(work.d, d_start(work, k + 1) + i0 * n_out)
-        W_t = address(theta_t, net.starts[k])
-        out = address(work.d, d)
-        matmul(zero, size, out, n_in, 0, 0, above, n_out, 1, W_t, n_in, i1 - i0, n_in, n_out)
-        start, stop = a_start(work, k) + i0 * n_in, a_start(work, k) + i1 * n_in
-        multiply_by_slope(net.activations[k - 1], work.d, d, work.a, start, stop)
+        width, above_width = work.widths[k], work.widths[k + 1]
+        start, stop = i0 * width, i1 * width
+        above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
+        above = matrix(work.d, above_start, above_width, 1)
+        below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
+        W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
+        matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
+        d = work.d[d_start(work, k) + start : d_start(work, k) + stop]
+        a = work.a[a_start(work, k) + start : a_start(work, k) + stop]
+        multiply_by_slope(net.activations[k - 1], d, a)
 
 
 @leaf
 def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart):
-    """Add x_j delta_k to the gradient of features r0..r1, example by example.
+    """Add the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
 
     ``restart``: find r0 in each CSR row; otherwise it is where the thread's last chunk ended.
     """
     n_out = net.units[1]
-    d = d_start(work, 1)
+    width = work.widths[1]
+    f0, f1 = max(0, r0 - 1), r1 - 1  # the features of these rows
     for i in range(B):
+        start = d_start(work, 1) + (i + 1) * width - n_out
+        d = work.d[start : start + n_out]
+        if r0 == 0:
+            for j in range(n_out):
+                gradient[j] += d[j]
         row = rows[first + i]
         stop = data.row_starts[row + 1]
         if restart:
             low, high = data.row_starts[row], stop
             while low < high:
                 middle = (low + high) // 2
-                if data.columns[middle] < r0:
+                if data.columns[middle] < f0:
                     low = middle + 1
                 else:
                     high = middle
         else:
             low = work.cursors[thread, i]
-        while low < stop and data.columns[low] < r1:
+        while low < stop and data.columns[low] < f1:
             x = data.values[low]
-            g = (np.int64(data.columns[low]) + 1) * n_out
+            start = (np.int64(data.columns[low]) + 1) * n_out
+            g = gradient[start : start + n_out]
             for j in range(n_out):
-                gradient[g + j] += x * work.d[d + i * n_out + j]
+                g[j] += x * d[j]
             low += 1
         work.cursors[thread, i] = low
 
 
 @leaf
-def accumulate_gradient(net, gradient, data, rows, first, work, ones, thread, chunk, B, fresh):
-    """dC/dW <- (dC/dW +) A^T delta for one chunk; its layer's biases with the first chunk.
+def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B, fresh):
+    """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows.
 
-    ``fresh``: the first block of a mini-batch, which starts from zero. ``ones``: a 1, as an array.
+    ``fresh``: the first block of a mini-batch, which starts from zero.
     """
-    zero = work.a.dtype.type(0)
-    size = work.a.itemsize
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
-    n_in, n_out = net.units[k], net.units[k + 1]
-    delta = address(work.d, d_start(work, k + 1))
-    if r0 == 0:
-        g = address(gradient, net.starts[k])
-        init = 0 if fresh else g
-        one = address(ones, 0)
-        matmul(zero, size, g, n_out, init, n_out, one, 0, 0, delta, n_out, 1, n_out, B)
-    at = net.starts[k] + (1 + r0) * n_out
+    n_out = net.units[k + 1]
+    start, stop = net.starts[k] + r0 * n_out, net.starts[k] + r1 * n_out
     if k == 0 and is_sparse(data):
         if fresh:
-            for i in range(at, at + (r1 - r0) * n_out):
-                gradient[i] = zero
+            gradient[start:stop] = 0
         restart = chunk == work.shares[thread]
         sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart)
+        return
+    scratch = scratch_of(work.packed, thread)
+    add = OVERWRITE if fresh else ADD
+    M = r1 - r0
+    a_width, d_width = work.widths[k], work.widths[k + 1]
+    a_first, d_first = a_start(work, k) + r0, d_start(work, k + 1) + d_width - n_out
+    if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
+        # Vectors along the inputs: the transpose is formed, and turned.
+        g = gradient[start:stop]
+        turned = work.packed[thread, PACKED_BYTES // scratch.size :]
+        if not fresh:
+            for j in range(n_out):
+                for i in range(M):
+                    turned[j * M + i] = g[i * n_out + j]
+        g_t = Matrix(scratch.packed + PACKED_BYTES, M, np.intp(1))
+        a = matrix(work.a, a_first, a_width, 1)
+        delta_t = matrix(work.d, d_first, 1, d_width)
+        matmul(scratch, add, g_t, delta_t, a, n_out, M, B)
+        for j in range(n_out):
+            for i in range(M):
+                g[i * n_out + j] = turned[j * M + i]
     else:
-        g = address(gradient, at)
-        init = 0 if fresh else g
-        a = address(work.a, a_start(work, k) + r0)
-        matmul(zero, size, g, n_out, init, n_out, a, 1, n_in, delta, n_out, r1 - r0, n_out, B)
+        g = matrix(gradient, start, n_out, 1)
+        a_t = matrix(work.a, a_first, 1, a_width)
+        delta = matrix(work.d, d_first, d_width, 1)
+        matmul(scratch, add, g, a_t, delta, M, n_out, B)
 
 
 @leaf
-def update_chunk(net, params, work, rule, chunk, total_weight, t):
-    """Sum the chunk's squared weights for the penalty, then update the chunk and its transpose."""
+def update_chunk(net, params, work, rule, chunk, total_weight, eta):
+    """Complete the chunk's gradient, sum its squared weights, and update it and its transpose."""
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
     n_out = net.units[k + 1]
-    start = net.starts[k] + (1 + r0) * n_out
-    stop = net.starts[k] + (1 + r1) * n_out
-    theta, gradient, state = params.theta, params.gradient, params.state
-    squares = 0.0
-    for i in range(start, stop):
-        squares += np.float64(theta[i]) * np.float64(theta[i])
-    work.squares[chunk] = squares
-    if r0 == 0:
-        bias = net.starts[k]
-        update(rule, theta, gradient, state, bias, bias + n_out, 0.0, total_weight, t)
-    update(rule, theta, gradient, state, start, stop, rule.alpha, total_weight, t)
+    start, stop = net.starts[k] + r0 * n_out, net.starts[k] + r1 * n_out
+    biases = n_out if r0 == 0 else 0  # not penalised
+    w, g = params.theta[start + biases : stop], params.gradient[start + biases : stop]
+    work.squares[chunk] = add_penalty(g, w, w.dtype.type(rule.alpha))
+    w, g = params.theta[start:stop], params.gradient[start:stop]
+    update(rule, w, g, params.state, start, stop, total_weight, eta)
     transpose_chunk(net, params.theta, params.theta_t, work, chunk)
 
 
 @leaf
 def transpose_chunk(net, theta, theta_t, work, chunk):
-    """Write the chunk of W into W^T, which delta propagation reads; the first layer has none."""
+    """Write the rows of the chunk into the columns of theta_t."""
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
-    if k > 0:
-        n_in, n_out = net.units[k], net.units[k + 1]
-        W = net.starts[k] + n_out
+    n_in, n_out = net.units[k] + 1, net.units[k + 1]
+    if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
+        w = theta[net.starts[k] + r0 * n_out : net.starts[k] + r1 * n_out]
         for j in range(n_out):
-            for i in range(r0, r1):
-                theta_t[net.starts[k] + j * n_in + i] = theta[W + i * n_out + j]
+            start = net.starts[k] + j * n_in + r0
+            w_t = theta_t[start : start + r1 - r0]
+            for i in range(w_t.size):
+                w_t[i] = w[i * n_out + j]

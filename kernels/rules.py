@@ -37,56 +37,67 @@ class Rule(NamedTuple):
 
 
 @leaf
-def _complete(w, g, start, stop, alpha, scale):
-    for i in range(start, stop):
-        g[i] = (g[i] + alpha * w[i]) * scale
+def add_penalty(g, w, alpha):
+    """g <- g + alpha w, the gradient of the L2 penalty; returns the sum of squares of w."""
+    squares = w.dtype.type(0)
+    for i in range(w.size):
+        g[i] += alpha * w[i]
+        squares += w[i] * w[i]
+    return np.float64(squares)
 
 
 @leaf
-def _sgd(w, g, state, start, stop, alpha, scale, eta, momentum):
-    for i in range(start, stop):
-        v = momentum * state[0, i] - eta * ((g[i] + alpha * w[i]) * scale)
-        state[0, i] = v
-        w[i] += v
+def _complete(g, scale):
+    for i in range(g.size):
+        g[i] *= scale
 
 
 @leaf
-def _nesterov(w, g, state, start, stop, alpha, scale, eta, momentum):
-    for i in range(start, stop):
-        step = eta * ((g[i] + alpha * w[i]) * scale)
-        v = momentum * state[0, i] - step
-        state[0, i] = v
-        w[i] += momentum * v - step
+def _sgd(w, g, v, scale, eta, momentum):
+    for i in range(w.size):
+        v[i] = momentum * v[i] - eta * (g[i] * scale)
+        w[i] += v[i]
 
 
 @leaf
-def _adam(w, g, state, start, stop, alpha, scale, eta, beta_1, rest_1, beta_2, rest_2, epsilon):
-    for i in range(start, stop):
-        step = (g[i] + alpha * w[i]) * scale
-        m = beta_1 * state[0, i] + rest_1 * step
-        v = beta_2 * state[1, i] + rest_2 * (step * step)
-        state[0, i] = m
-        state[1, i] = v
-        w[i] -= eta * m / (np.sqrt(v) + epsilon)
+def _nesterov(w, g, v, scale, eta, momentum):
+    for i in range(w.size):
+        step = eta * (g[i] * scale)
+        v[i] = momentum * v[i] - step
+        w[i] += momentum * v[i] - step
 
 
 @leaf
-def update(rule, w, g, state, start, stop, alpha, total_weight, t):
-    """Update ``w[start:stop]`` from its gradient sums ``g``; ``t`` counts updates from 1."""
-    T = w.dtype.type
-    scale = T(1.0 / total_weight)
-    eta = T(rule.learning_rate)
+def _adam(w, g, m, v, scale, eta, beta_1, rest_1, beta_2, rest_2, epsilon):
+    for i in range(w.size):
+        step = g[i] * scale
+        m[i] = beta_1 * m[i] + rest_1 * step
+        v[i] = beta_2 * v[i] + rest_2 * (step * step)
+        w[i] -= eta * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@leaf
+def learning_rate(rule, t):
+    """The step size of update number ``t``, counted from 1: with Adam's bias corrections."""
     if rule.code == ADAM:
         correction = np.sqrt(1.0 - rule.beta_2**t) / (1.0 - rule.momentum**t)
+        return rule.learning_rate * correction
+    return rule.learning_rate
+
+
+@leaf
+def update(rule, w, g, state, start, stop, total_weight, eta):
+    """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[start:stop]``."""
+    T = w.dtype.type
+    scale = T(1.0 / total_weight)
+    if rule.code == ADAM:
         _adam(
             w,
             g,
-            state,
-            start,
-            stop,
-            T(alpha),
+            state[0, start:stop],
+            state[1, start:stop],
             scale,
-            T(rule.learning_rate * correction),
+            T(eta),
             T(rule.momentum),
             T(1.0 - rule.momentum),
             T(rule.beta_2),
@@ -94,8 +105,8 @@ def update(rule, w, g, state, start, stop, alpha, total_weight, t):
             T(rule.epsilon),
         )
     elif rule.code == NESTEROV:
-        _nesterov(w, g, state, start, stop, T(alpha), scale, eta, T(rule.momentum))
+        _nesterov(w, g, state[0, start:stop], scale, T(eta), T(rule.momentum))
     elif rule.code == SGD:
-        _sgd(w, g, state, start, stop, T(alpha), scale, eta, T(rule.momentum))
+        _sgd(w, g, state[0, start:stop], scale, T(eta), T(rule.momentum))
     else:
-        _complete(w, g, start, stop, T(alpha), scale)
+        _complete(g, scale)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from .barrier import new_sync, wait_for_all
-from .jit import EXACT, Entry, readonly
+from .jit import EXACT, Entry, borrowed, readonly
 from .layout import Net, Params, empty_data, work_for
 from .network import (
     accumulate_gradient,
@@ -18,7 +18,7 @@ from .network import (
     transpose_chunk,
     update_chunk,
 )
-from .rules import SGD, Rule
+from .rules import SGD, Rule, learning_rate
 
 # What `progress` holds, in and out.
 LOSS, UPDATES = 0, 1
@@ -61,7 +61,8 @@ def _make_train(digest):
         thread, n_threads : int
         """
         digest  # noqa: B018  part of the cache key
-        ones = np.ones(1, params.theta.dtype)
+        net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
+        rows, progress, sync = borrowed(rows), borrowed(progress), borrowed(sync)
         arrivals = 0
         loss, t = progress[LOSS], np.int64(progress[UPDATES])
         for chunk in range(work.shares[thread], work.shares[thread + 1]):
@@ -80,15 +81,18 @@ def _make_train(digest):
                 if total_weight == 0.0:
                     continue  # no example counts: as if they were not there
             batch_loss = 0.0
+            eta = learning_rate(rule, t + 1)
             for block in range(batch, batch_end, work.capacity):
                 B = min(work.capacity, batch_end - block)
                 share = (B + n_threads - 1) // n_threads
                 share = (share + 7) // 8 * 8  # whole tiles
                 i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
                 if i1 > i0:
-                    feedforward(net, params.theta, data, rows, block, work, i0, i1)
+                    feedforward(
+                        net, params.theta, params.theta_t, data, rows, block, work, thread, i0, i1
+                    )
                     output_error(net, data, rows, block, work, i0, i1)
-                    propagate_delta(net, params.theta_t, work, i0, i1)
+                    propagate_delta(net, params.theta_t, work, thread, i0, i1)
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
@@ -99,10 +103,10 @@ def _make_train(digest):
                 complete = block + B == batch_end
                 for chunk in range(work.shares[thread], work.shares[thread + 1]):
                     accumulate_gradient(
-                        net, params.gradient, data, rows, block, work, ones, thread, chunk, B, fresh
+                        net, params.gradient, data, rows, block, work, thread, chunk, B, fresh
                     )
                     if complete:
-                        update_chunk(net, params, work, rule, chunk, total_weight, t + 1)
+                        update_chunk(net, params, work, rule, chunk, total_weight, eta)
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
@@ -122,9 +126,12 @@ def _make_train(digest):
 
 
 def _make_predict(digest):
-    def predict(net, theta, data, rows, out, work, thread, n_threads):
+    def predict(net, theta, theta_t, data, rows, out, work, thread, n_threads):
         """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
         digest  # noqa: B018  part of the cache key
+        net, data, work = borrowed(net), borrowed(data), borrowed(work)
+        theta, theta_t = borrowed(theta), borrowed(theta_t)
+        rows, out = borrowed(rows), borrowed(out)
         n = rows.size
         block = work.capacity // n_threads
         width = net.units[net.units.size - 1]
@@ -133,7 +140,7 @@ def _make_predict(digest):
         i0 = thread * block
         for first in range(thread * share, min(n, (thread + 1) * share), block):
             B = min(block, min(n, (thread + 1) * share) - first)
-            feedforward(net, theta, data, rows, first - i0, work, i0, i0 + B)
+            feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B)
             for i in range(B):
                 for k in range(width):
                     out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
@@ -167,6 +174,7 @@ def _sample_train(dtype):
 def _sample_predict(dtype):
     return (
         _sample_net(),
+        np.zeros(2, dtype),
         np.zeros(2, dtype),
         empty_data(dtype),
         readonly(np.zeros(1, np.int64)),

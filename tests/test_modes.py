@@ -1,0 +1,229 @@
+"""The kernels under NUMBA_BOUNDSCHECK=1, and the small ones without the JIT."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastnn.kernels.activations import ACTIVATIONS, activate, multiply_by_slope
+from fastnn.kernels.losses import LOSSES, output_delta, row_losses
+from fastnn.kernels.rules import (
+    ADAM,
+    GRADIENT,
+    NESTEROV,
+    SGD,
+    SLOTS,
+    Rule,
+    add_penalty,
+    learning_rate,
+    update,
+)
+
+ROOT = Path(__file__).parents[1]
+
+each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
+
+
+def run(*arguments, **environment):
+    """A fresh interpreter; -P: without the repository's root, where kernels/ is, on its path."""
+    return subprocess.run(
+        [sys.executable, "-P", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def run_pytest(*arguments, **environment):
+    return run("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, **environment)
+
+
+@pytest.fixture(scope="module")
+def bounds_checked(tmp_path_factory):
+    """Environment of the mode. Numba's cache does not know it: compiled code must not be shared."""
+    cache = tmp_path_factory.mktemp("numba_cache")
+    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
+
+
+def test_kernel_tests_pass_with_bounds_checks(bounds_checked):
+    files = [f"tests/test_{name}.py" for name in ("elementary", "matmul", "network")]
+    result = run_pytest(*files, "-k", "not vectorised", **bounds_checked)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+# Row 4 is beyond the data, but not beyond the memory: without checks it is read.
+GATHER = """
+import numpy as np
+from fastnn._training import make_data
+from fastnn.kernels.layout import work_for
+from fastnn.kernels.network import gather
+data = make_data(np.arange(12.0).reshape(6, 2)[:3])
+work = work_for([2, 1], np.float64, 1, 1, sparse=False)
+gather(data, np.array([4]), 0, work, 0, 1)
+print(*work.a[1:3])
+"""
+
+TRAIN = """
+import numpy as np
+from fastnn._threads import Team
+from fastnn._training import Trainer, make_data, make_net
+from fastnn.kernels.rules import GRADIENT, Rule
+data = make_data(np.zeros((6, 2))[:3], targets=np.zeros((6, 1))[:3])
+net = make_net([2, 1], "relu", "identity", "squared_error")
+with Team(1) as team:
+    trainer = Trainer(net, np.zeros(3), data, 1, team)
+    trainer.run_epoch(np.array([4]), Rule(GRADIENT, 0.0, 0.0, 0.0, 0.0, 0.0))
+"""
+
+
+@pytest.mark.parametrize("kernel", [GATHER, TRAIN], ids=["leaf", "cached entry"])
+def test_a_row_out_of_range_is_an_error_with_bounds_checks(kernel, bounds_checked):
+    result = run("-c", kernel, **bounds_checked)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "IndexError: index is out of bounds"
+
+
+def test_a_row_out_of_range_is_read_without_bounds_checks():
+    """The counterpart: it is the mode that finds the error above."""
+    result = run("-c", GATHER, NUMBA_BOUNDSCHECK="0")
+    assert result.stdout.split() == ["8.0", "9.0"], result.stderr
+
+
+def test_all_modules_can_be_imported_without_jit():
+    result = run(
+        "-W",
+        "error",
+        "-c",
+        "import pkgutil, importlib, fastnn.kernels, fastnn.kernels.rules\n"
+        "for module in pkgutil.iter_modules(fastnn.kernels.__path__):\n"
+        "    importlib.import_module(f'fastnn.kernels.{module.name}')\n"
+        "assert not hasattr(fastnn.kernels.rules.update, 'py_func'), 'the JIT is on'\n",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_small_kernels_work_without_jit():
+    """The tests below, as Python. elementary and matmul are LLVM code and have no such form."""
+    result = run_pytest(__file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=8 * np.finfo(actual.dtype).eps)
+
+
+@each_dtype
+def test_small_kernel_relu_keeps_nan(T):
+    a = np.array([5, -2, -0.0, 3, np.nan, -np.inf, np.inf, -5], T)
+    activate(ACTIVATIONS["relu"], a, 4)
+    np.testing.assert_array_equal(a, np.array([5, 0, 0, 3, np.nan, 0, np.inf, 0], T))
+
+
+@each_dtype
+def test_small_kernel_identity_changes_nothing(T):
+    a = np.array([5, -2, 3], T)
+    activate(ACTIVATIONS["identity"], a, 3)
+    np.testing.assert_array_equal(a, np.array([5, -2, 3], T))
+
+
+SLOPES = {
+    "identity": np.ones_like,
+    "logistic": lambda a: a * (1 - a),
+    "tanh": lambda a: 1 - a**2,
+    "relu": lambda a: a > 0,
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", SLOPES)
+def test_small_kernel_multiply_by_slope(name, T):
+    rng = np.random.default_rng(0)
+    a, d = rng.uniform(0, 1, 8).astype(T), rng.standard_normal(8).astype(T)
+    a[4] = 0
+    expected = d.copy()
+    expected *= SLOPES[name](a)
+    multiply_by_slope(ACTIVATIONS[name], d, a)
+    close(d, expected)
+
+
+@each_dtype
+def test_small_kernel_slope_of_relu_stops_infinite_deltas(T):
+    d = np.array([np.inf, np.inf], T)
+    multiply_by_slope(ACTIVATIONS["relu"], d, np.array([0, 1], T))
+    np.testing.assert_array_equal(d, np.array([0, np.inf], T))
+
+
+@each_dtype
+def test_small_kernel_squared_error(T):
+    rng = np.random.default_rng(0)
+    a, y = rng.standard_normal((2, 4, 3)).astype(T)
+    row_loss = np.empty(4, T)
+    row_losses(LOSSES["squared_error"], row_loss, a.ravel(), y.ravel(), 3)
+    close(row_loss, ((y - a) ** 2 / 2).mean(axis=1))
+
+
+@each_dtype
+@pytest.mark.parametrize("loss", LOSSES)
+def test_small_kernel_output_delta(loss, T):
+    rng = np.random.default_rng(0)
+    a, y = rng.uniform(0, 1, (2, 4, 3)).astype(T)
+    target = y.ravel()
+    if loss == "cross_entropy":
+        target = np.array([2, 0, 1, 1], T)
+        y = np.eye(3, dtype=T)[target.astype(int)]
+    d = np.empty(12, T)
+    output_delta(LOSSES[loss], d, a.ravel(), target, 3)
+    np.testing.assert_array_equal(d, (a - y).ravel())
+
+
+def naive_update(code, w, g, state, eta, momentum, beta_2, epsilon, total_weight, t):
+    """The table of rules.py in NumPy; returns w and g."""
+    complete = g / total_weight
+    if code == GRADIENT:
+        return w, complete
+    if code == ADAM:
+        state[0] = momentum * state[0] + (1 - momentum) * complete
+        state[1] = beta_2 * state[1] + (1 - beta_2) * complete**2
+        rate = eta * np.sqrt(1 - beta_2**t) / (1 - momentum**t)
+        return w - rate * state[0] / (np.sqrt(state[1]) + epsilon), g
+    state[0] = momentum * state[0] - eta * complete
+    if code == SGD:
+        return w + state[0], g
+    return w + momentum * state[0] - eta * complete, g
+
+
+@each_dtype
+@pytest.mark.parametrize(
+    "code", [GRADIENT, SGD, NESTEROV, ADAM], ids=["gradient", "sgd", "nesterov", "adam"]
+)
+def test_small_kernel_update(code, T):
+    rng = np.random.default_rng(0)
+    constants = {"learning_rate": 0.1, "momentum": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
+    rule = Rule(code, alpha=0.0, **constants)
+    w, g = rng.standard_normal((2, 7)).astype(T)
+    state = np.zeros((SLOTS[code], 7), T)
+    wide_w, wide_state = w.astype(float), state.astype(float)
+    for t in range(1, 4):
+        wide_g = g.astype(float)
+        expected = naive_update(
+            code, wide_w[2:6], wide_g[2:6], wide_state[:, 2:6], 0.1, 0.9, 0.99, 1e-8, 3.0, t
+        )
+        wide_w[2:6], wide_g[2:6] = expected
+        update(rule, w[2:6], g[2:6], state, 2, 6, 3.0, learning_rate(rule, t))
+        for actual, wide in ((w, wide_w), (g, wide_g), (state, wide_state)):
+            np.testing.assert_allclose(actual, wide, rtol=100 * np.finfo(T).eps)
+        g = rng.standard_normal(7).astype(T)
+
+
+@each_dtype
+def test_small_kernel_add_penalty(T):
+    rng = np.random.default_rng(0)
+    w, g = rng.standard_normal((2, 7)).astype(T)
+    before = g.copy()
+    close(np.array(add_penalty(g, w, T(0.5)), T), (w**2).sum(dtype=T))
+    np.testing.assert_allclose(g, before + T(0.5) * w, rtol=8 * np.finfo(T).eps)
