@@ -1,13 +1,12 @@
-"""How many threads, and the team that runs one kernel on all of them."""
+"""How many threads, and the helpers that run a kernel beside the calling thread."""
 
 import multiprocessing
-import queue
 import threading
 
 import joblib
 import numba
 
-from .kernels.barrier import ABORT, new_sync
+from .kernels.barrier import ABORT
 
 # Below this many floating-point operations per thread and mini-batch, waiting for each other costs
 # more than a second thread brings.
@@ -41,68 +40,86 @@ def choose_n_threads(n_threads, operations):
     return max(1, min(worth, joblib.cpu_count(), numba.config.NUMBA_NUM_THREADS))
 
 
-class Team:
-    """Threads that run the same kernel side by side: this one and ``n_threads - 1`` helpers.
+class Pace:
+    """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
 
-    A context manager: helpers live as long as the ``with`` block, whatever ends it.
+    A second core may be taken by another program, or by another fit. As results do not depend on
+    the number of threads, it can change from slice to slice.
+
+    Parameters
+    ----------
+    choices : list of int
+        The numbers of threads to choose from: one, or two.
+    guess : float
+        Examples per second, until the first slice is timed.
     """
 
-    def __init__(self, n_threads):
-        self.n_threads = n_threads
-        self.sync = new_sync()
-        self._jobs = [queue.SimpleQueue() for _ in range(n_threads - 1)]
-        self._done = queue.SimpleQueue()
-        self._threads = []
+    SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
+    TRIAL_SECONDS = 0.002
+    SECONDS_BETWEEN_TRIALS = 0.2
+
+    def __init__(self, choices, guess):
+        self._speeds = dict.fromkeys(choices, guess)
+        # The first slice also finds memory and caches cold: its number of threads is tried again.
+        self._trials = [] if len(choices) == 1 else [choices[-1], choices[0], choices[-1]]
+        self._since_trial = 0.0
+
+    def next_slice(self):
+        """Number of threads, and of examples, of the next slice."""
+        best = max(self._speeds, key=self._speeds.get)
+        if len(self._speeds) > 1 and self._since_trial > self.SECONDS_BETWEEN_TRIALS:
+            self._trials.append(min(self._speeds, key=self._speeds.get))
+        if self._trials:
+            self._since_trial = 0.0
+            n_threads = self._trials.pop(0)
+            return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
+        return best, self._speeds[best] * self.SLICE_SECONDS
+
+    def record(self, n_threads, examples, seconds):
+        """Note how long a slice took."""
+        self._speeds[n_threads] = examples / max(seconds, 1e-9)
+        self._since_trial += seconds
+
+
+class Helpers:
+    """Threads 1 .. n_threads - 1 of a kernel, each of which calls ``kernel(*arguments, thread)``.
+
+    A context manager: on leaving it they are told to go, by ``sync[ABORT]``, and awaited.
+    """
+
+    def __init__(self, n_threads, kernel, *arguments, sync):
+        self._sync = sync
+        self._error = None
+        self._threads = [
+            threading.Thread(
+                target=self._help, args=(kernel, *arguments, thread), name="fastnn", daemon=True
+            )
+            for thread in range(1, n_threads)
+        ]
 
     def __enter__(self):
         try:
-            for number, jobs in enumerate(self._jobs, start=1):
-                thread = threading.Thread(
-                    target=self._help, args=(number, jobs), name="fastnn", daemon=True
-                )
+            for thread in self._threads:
                 thread.start()
-                self._threads.append(thread)
-        except BaseException:
+        except BaseException:  # no more threads to be had, say
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *exception):
-        for jobs in self._jobs[: len(self._threads)]:
-            jobs.put(None)
+        self._sync[ABORT] = 1
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
-    def _help(self, number, jobs):
-        while (job := jobs.get()) is not None:
-            kernel, arguments = job
-            error = None
-            try:
-                kernel(*arguments, number, self.n_threads)
-            except BaseException as raised:
-                self.sync[ABORT] = 1
-                error = raised
-            self._done.put(error)
-
-    def run(self, kernel, *arguments):
-        """Call ``kernel(*arguments, thread, n_threads)`` in every thread, and wait for all."""
-        if self.n_threads == 1:
-            kernel(*arguments, 0, 1)
-            return
-        self.sync[:] = 0
-        handed_out = 0
-        errors = []
+    def _help(self, kernel, *arguments):
         try:
-            for jobs in self._jobs:
-                jobs.put((kernel, arguments))
-                handed_out += 1
-            kernel(*arguments, 0, self.n_threads)
-        except BaseException:
-            self.sync[ABORT] = 1  # helpers may wait for this thread: let them go
-            raise
-        finally:
-            for _ in range(handed_out):
-                errors.append(self._done.get())
-        for error in errors:
-            if error is not None:
-                raise error
+            kernel(*arguments)
+        except BaseException as error:
+            self._error = error
+            self._sync[ABORT] = 1  # the others may wait for this thread: let them go
+
+    def check(self):
+        """Raise what a helper has raised."""
+        if self._error is not None:
+            raise self._error

@@ -12,18 +12,30 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from ._threads import Team, choose_n_threads
+from ._threads import Helpers, Pace, choose_n_threads
 from .kernels.activations import ACTIVATIONS
+from .kernels.barrier import new_sync
 from .kernels.jit import readonly
-from .kernels.layout import Data, Net, Params, empty_data, starts_of, transpose_into, work_for
+from .kernels.layout import (
+    FIRST,
+    LAST,
+    LOSS,
+    THREADS,
+    UPDATES,
+    Data,
+    Net,
+    Params,
+    empty_data,
+    new_orders,
+    starts_of,
+    transpose_into,
+    work_for,
+)
 from .kernels.losses import LOSSES
-from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule
-from .kernels.train import LOSS, UPDATES
+from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule, give
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
-# A kernel call lasts about this long, so that Ctrl-C and messages stay alive.
-SLICE_SECONDS = 0.05
 PREDICT_ROWS = 256
 
 # The loss and output activation of each kind of target.
@@ -116,55 +128,86 @@ class Optimizer:
 
 
 class Trainer:
-    """One network, its training data and scratch: runs epochs, or loss and gradient at once."""
+    """One network, its training data and scratch: runs epochs, or loss and gradient at once.
 
-    def __init__(self, net, theta, data, batch_size, team, state=None):
-        n_params = theta.size
+    A context manager: helper threads stay until it is left.
+
+    Parameters
+    ----------
+    net, data : see kernels.layout
+    theta : (n_params,), trained in place
+    batch_size : int
+    n_threads : int or None
+        None: as many as pay off, found out while training.
+    state : (n_slots, n_params) or None
+        The optimiser's.
+    """
+
+    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None):
         if state is None:
-            state = np.zeros((0, n_params), theta.dtype)
-        self.net, self.data, self.batch_size, self.team = net, data, int(batch_size), team
-        self.params = Params(theta, np.zeros_like(theta), np.zeros_like(theta), state)
-        self.work = work_for(
-            net.units, theta.dtype, self.batch_size, team.n_threads, data.row_starts.size > 0
+            state = np.zeros((0, theta.size), theta.dtype)
+        operations = operations_per_example(net.units)
+        most_threads = choose_n_threads(n_threads, operations * batch_size)
+        self._pace = Pace(
+            sorted({1 if n_threads is None else most_threads, most_threads}), 2e9 / operations
         )
-        self.progress = np.zeros(2)
-        # A guess until the first slice is timed.
-        self._rows_per_second = 2e9 / operations_per_example(net.units)
+        self._theta, self._batch_size = theta, int(batch_size)
+        self._gradient = np.zeros_like(theta)
+        self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
+        self._orders, self._sync = new_orders(batch_size), new_sync()
+        self._kernel = train_kernel[theta.dtype]
+        self._arguments = (
+            net,
+            Params(theta, np.zeros_like(theta), self._gradient, state),
+            data,
+            self._rows,
+            self._orders,
+            work_for(net.units, theta.dtype, batch_size, most_threads, data.row_starts.size > 0),
+            self._sync,
+        )
+        self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
+
+    def __enter__(self):
+        self._helpers.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self._helpers.__exit__()
+
+    @property
+    def updates(self):
+        """Number of updates so far; may be set before the first epoch."""
+        return int(self._orders.integers[UPDATES])
+
+    @updates.setter
+    def updates(self, value):
+        self._orders.integers[UPDATES] = value
 
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        train = train_kernel[self.params.theta.dtype]
-        rows = readonly(rows)
-        self.progress[LOSS] = 0.0
+        orders, n = self._orders, len(rows)
+        self._rows[:n] = rows
+        give(orders, rule)
+        orders.numbers[LOSS] = 0.0
         first = 0
-        while first < len(rows):
-            batches = max(1, int(self._rows_per_second * SLICE_SECONDS) // self.batch_size)
-            last = min(len(rows), first + batches * self.batch_size)
+        while first < n:
+            n_threads, examples = self._pace.next_slice()
+            batches = max(1, int(examples) // self._batch_size)
+            last = min(n, first + batches * self._batch_size)
+            orders.integers[FIRST], orders.integers[LAST] = first, last
+            orders.integers[THREADS] = n_threads
             started = time.perf_counter()
-            self.team.run(
-                train,
-                self.net,
-                self.params,
-                self.data,
-                rows,
-                first,
-                last,
-                self.batch_size,
-                rule,
-                self.work,
-                self.progress,
-                self.team.sync,
-            )
-            elapsed = time.perf_counter() - started
-            self._rows_per_second = (last - first) / max(elapsed, 1e-6)
+            self._kernel(*self._arguments, 0)
+            self._helpers.check()
+            self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return self.progress[LOSS] / len(rows)
+        return orders.numbers[LOSS] / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""
-        self.params.theta[...] = theta
+        self._theta[...] = theta
         loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
-        return loss, self.params.gradient.astype(np.float64)
+        return loss, self._gradient.astype(np.float64)
 
 
 def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, split, first_pass):
@@ -181,14 +224,11 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
     train_rows, score = split or (np.arange(n_samples), None)
     n_train = len(train_rows)
     batch_size = _batch_size(estimator.batch_size, n_train)
-    n_threads = choose_n_threads(
-        estimator.n_threads, operations_per_example(net.units) * batch_size
-    )
     order = np.arange(n_train)
     best_theta = theta.copy() if first_pass else None
-    with Team(n_threads) as team:
-        trainer = Trainer(net, theta, data, batch_size, team, optimizer.state)
-        trainer.progress[UPDATES] = optimizer.t
+    n_threads = estimator.n_threads
+    with Trainer(net, theta, data, batch_size, n_threads, optimizer.state) as trainer:
+        trainer.updates = optimizer.t
         try:
             estimator.n_iter_ = 0
             for _ in range(1 if incremental else estimator.max_iter):
@@ -198,7 +238,7 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
                     order = order[permutation]
                 rows = order if split is None else train_rows[order]
                 estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
-                optimizer.t = int(trainer.progress[UPDATES])
+                optimizer.t = trainer.updates
                 estimator.n_iter_ += 1
                 estimator.t_ += n_train
                 estimator.loss_curve_.append(estimator.loss_)
@@ -226,7 +266,7 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
                         stacklevel=4,
                     )
         except KeyboardInterrupt:
-            optimizer.t = int(trainer.progress[UPDATES])
+            optimizer.t = trainer.updates
             warnings.warn("Training interrupted by user.", stacklevel=4)
     if score is not None and best_theta is not None:
         theta[...] = best_theta
@@ -272,13 +312,11 @@ def _compare_score(estimator, score):
 def fit_lbfgs(estimator, net, theta, data, n_samples):
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector."""
     rows = np.arange(n_samples)
-    n_threads = choose_n_threads(estimator.n_threads, operations_per_example(net.units) * n_samples)
 
     def show(intermediate_result):
         print(f"L-BFGS, loss = {intermediate_result.fun:.8f}")
 
-    with Team(n_threads) as team:
-        trainer = Trainer(net, theta, data, n_samples, team)
+    with Trainer(net, theta, data, n_samples, estimator.n_threads) as trainer:
         result = minimize(
             trainer.loss_and_gradient,
             theta.astype(np.float64),
@@ -316,8 +354,11 @@ def predict(net, theta, data, rows, n_threads=None):
     n_threads = choose_n_threads(n_threads, operations)
     block = min(PREDICT_ROWS, max(1, len(rows)))
     work = work_for(net.units, theta.dtype, n_threads * block, n_threads, data.row_starts.size > 0)
-    with Team(n_threads) as team:
-        theta_t = np.empty_like(theta)
-        transpose_into(theta_t, theta, net.units)
-        team.run(predict_kernel[theta.dtype], net, theta, theta_t, data, readonly(rows), out, work)
+    theta_t = np.empty_like(theta)
+    transpose_into(theta_t, theta, net.units)
+    kernel = predict_kernel[theta.dtype]
+    arguments = (net, theta, theta_t, data, readonly(rows), out, work, n_threads)
+    with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
+        kernel(*arguments, 0)
+    helpers.check()
     return out

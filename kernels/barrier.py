@@ -1,12 +1,16 @@
-"""Where the threads of one mini-batch meet, and the only place where they talk to each other.
+"""Where the threads of one fit meet, and the only place where they talk to each other.
 
-Every thread runs the same kernel on its part of the work (SPMD) and waits at the same barriers.
-``sync`` is a shared int64 vector: ``sync[ARRIVALS]`` counts arrivals since the kernel call began,
-``sync[ABORT]`` is set by Python when a thread did not get to run, and lets the others leave.
+Every thread runs the same kernel on its part of the work (SPMD). ``sync`` is a shared int64 vector:
+
+================  ============================================================================
+``ARRIVALS``      arrivals at barriers since the threads began; a barrier waits for its number
+``STARTED``       slices of an epoch begun so far; helpers wait for the next
+``ABORT``         set by Python when a thread failed or is done: every wait ends, with False
+================  ============================================================================
 
 Waiting spins for a few microseconds, the usual length of a wait; then it gives the core away with
-every look; then it sleeps. Cores may be oversubscribed or throttled by a quota: spinning on would
-keep the very thread that is waited for from running.
+every look; then it sleeps, ever longer. Cores may be oversubscribed or throttled by a quota:
+spinning on would keep the very thread that is waited for from running.
 """
 
 import platform
@@ -18,20 +22,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import leaf
+from .jit import leaf, shared
 
-ARRIVALS, ABORT = 0, 8  # on different cache lines
-SYNC_SIZE = 16
+ARRIVALS, STARTED, ABORT = 0, 16, 32  # on different pairs of cache lines
+SYNC_SIZE = 48
 
 _SPINS = 500
-_YIELDS = 200
-_SLEEP_MICROSECONDS = 50
+_YIELDS = 1000
+_SLEEP_MICROSECONDS, _LONGEST_SLEEP = 50, 1000
 
 if sys.platform == "win32":
     _YIELD, _SLEEP, _SLEEP_UNIT = "SwitchToThread", "Sleep", 1000
 else:
     _YIELD, _SLEEP, _SLEEP_UNIT = "sched_yield", "usleep", 1
-_SLEEP_TIME = max(1, _SLEEP_MICROSECONDS // _SLEEP_UNIT)
 _MACHINE = platform.machine().lower()
 
 
@@ -80,41 +83,66 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
-def _system_call(name, arguments):
+def _system_call(name):
+    """A C function that takes an int32, or nothing as far as it cares."""
+
     @intrinsic
-    def call(typingctx):
+    def call(typingctx, argument):
         def codegen(context, builder, signature, args):
             i32 = ir.IntType(32)
-            function_type = ir.FunctionType(i32, [i32] * len(arguments))
+            function_type = ir.FunctionType(i32, [i32])
             function = cgutils.get_or_insert_function(builder.module, function_type, name)
-            builder.call(function, [ir.Constant(i32, value) for value in arguments])
+            builder.call(function, [builder.trunc(args[0], i32)])
             return context.get_dummy_value()
 
-        return types.void(), codegen
+        return types.void(types.int64), codegen
 
     return call
 
 
-_yield_core = _system_call(_YIELD, [])
-_sleep = _system_call(_SLEEP, [_SLEEP_TIME])
+_yield_core = _system_call(_YIELD)
+_sleep = _system_call(_SLEEP)
 
 
 @leaf
-def wait_for_all(sync, arrivals):
-    """Arrive, and wait until ``arrivals`` threads have in this kernel call; False means: leave."""
-    counter = np.intp(sync.ctypes.data) + ARRIVALS * 8
-    abort = np.intp(sync.ctypes.data) + ABORT * 8
-    _atomic_add(counter, 1)
+def _at(sync, index):
+    return np.intp(sync.ctypes.data) + np.intp(index * 8)
+
+
+@shared
+def _wait(sync, index, value):
+    """Wait until ``sync[index]`` is at least ``value``; False means: leave."""
     looks = 0
-    while _atomic_load(counter) < arrivals:
+    microseconds = _SLEEP_MICROSECONDS
+    while _atomic_load(_at(sync, index)) < value:
         looks += 1
         if looks < _SPINS:
             _pause()
         else:
-            if _atomic_load(abort) != 0:
+            if _atomic_load(_at(sync, ABORT)) != 0:
                 return False
             if looks < _SPINS + _YIELDS:
-                _yield_core()
+                _yield_core(0)
             else:
-                _sleep()
+                _sleep(max(1, microseconds // _SLEEP_UNIT))
+                microseconds = min(2 * microseconds, _LONGEST_SLEEP)
     return True
+
+
+@leaf
+def wait_for_all(sync, arrivals):
+    """Arrive, and wait until there were ``arrivals`` arrivals; False means: leave."""
+    _atomic_add(_at(sync, ARRIVALS), 1)
+    return _wait(sync, ARRIVALS, arrivals)
+
+
+@leaf
+def start_slice(sync):
+    """Let the helpers go on: what they are to do is written."""
+    _atomic_add(_at(sync, STARTED), 1)
+
+
+@leaf
+def wait_for_slice(sync, number):
+    """Wait until slice ``number``, counted from 1, has begun; False means: leave."""
+    return _wait(sync, STARTED, number)

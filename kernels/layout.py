@@ -73,9 +73,32 @@ class Work(NamedTuple):
     row_weight: np.ndarray  # (capacity,) weight of each example
     cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
     chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
-    shares: np.ndarray  # (n_threads + 1,) int64: thread t takes chunks shares[t]..shares[t+1]
+    shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     packed: np.ndarray  # (n_threads, ...): scratch of the matrix products
+
+
+class Orders(NamedTuple):
+    """What a slice of an epoch is to do, and what came of it; the names below are the places."""
+
+    integers: np.ndarray  # int64
+    numbers: np.ndarray  # float64
+
+
+# The slice: examples rows[FIRST:LAST] in mini-batches, on so many threads.
+FIRST, LAST, BATCH_SIZE, THREADS = range(4)
+# Both ways: number of updates, and of arrivals at barriers, so far.
+UPDATES, ARRIVED = 4, 5
+# The update rule, see rules.Rule. And both ways: sum of the loss of each example.
+CODE, N_INTEGERS = 6, 7
+LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, LOSS, N_NUMBERS = range(7)
+
+
+def new_orders(batch_size):
+    """``Orders`` for the mini-batches of one fit, before its first slice."""
+    orders = Orders(np.zeros(N_INTEGERS, np.int64), np.zeros(N_NUMBERS))
+    orders.integers[BATCH_SIZE] = batch_size
+    return orders
 
 
 def starts_of(units):
@@ -161,10 +184,12 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         np.int64,
     )
     sizes = (chunks[:, 2] - chunks[:, 1]) * units[chunks[:, 0] + 1]
-    # Thread t ends where the running cost passes its part; a chunk costs its number of weights.
+    # Of T threads, thread t ends where the running cost, the number of weights, passes its part.
     cost = np.cumsum(sizes)
-    ends = cost[-1] * np.arange(1, n_threads) / n_threads
-    shares = np.concatenate(([0], np.searchsorted(cost - sizes / 2, ends), [len(chunks)]))
+    shares = np.zeros((n_threads + 1, n_threads + 1), np.int64)
+    for T in range(1, n_threads + 1):
+        shares[T, 1:T] = np.searchsorted(cost - sizes / 2, cost[-1] * np.arange(1, T) / T)
+        shares[T, T] = len(chunks)
     scratch = PACKED_BYTES + VECTOR_BYTES * -(-sizes.max() * a.itemsize // VECTOR_BYTES)
     return Work(
         a=a,
@@ -177,7 +202,7 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         row_weight=np.zeros(capacity, dtype),
         cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
         chunks=chunks,
-        shares=shares.astype(np.int64),
+        shares=shares,
         squares=np.zeros(len(chunks)),
         packed=_aligned_zeros(n_threads * scratch // a.itemsize, dtype).reshape(n_threads, -1),
     )

@@ -177,10 +177,11 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, r
 
 
 @leaf
-def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B, fresh):
+def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B, fresh, restart):
     """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows.
 
-    ``fresh``: the first block of a mini-batch, which starts from zero.
+    ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
+    first chunk of the block.
     """
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
     n_out = net.units[k + 1]
@@ -188,7 +189,6 @@ def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B
     if k == 0 and is_sparse(data):
         if fresh:
             gradient[start:stop] = 0
-        restart = chunk == work.shares[thread]
         sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart)
         return
     scratch = scratch_of(work.packed, thread)

@@ -20,13 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf
+from .layout import ALPHA, BETA_2, CODE, EPSILON, LEARNING_RATE, MOMENTUM
 
 GRADIENT, SGD, NESTEROV, ADAM = range(4)
 SLOTS = {GRADIENT: 0, SGD: 1, NESTEROV: 1, ADAM: 2}  # vectors of optimiser state
 
 
 class Rule(NamedTuple):
-    """An update rule and its constants, float64; kernels convert them once per call."""
+    """An update rule and its constants, float64; kernels convert them once per mini-batch."""
 
     code: int
     learning_rate: float
@@ -34,6 +35,26 @@ class Rule(NamedTuple):
     momentum: float  # beta_1 of Adam
     beta_2: float
     epsilon: float
+
+
+def give(orders, rule):
+    """Write the rule into the orders of a slice."""
+    orders.integers[CODE] = rule.code
+    orders.numbers[LEARNING_RATE : EPSILON + 1] = rule[1:]
+
+
+@leaf
+def rule_of(orders):
+    """The rule that is to be found there."""
+    numbers = orders.numbers
+    return Rule(
+        orders.integers[CODE],
+        numbers[LEARNING_RATE],
+        numbers[ALPHA],
+        numbers[MOMENTUM],
+        numbers[BETA_2],
+        numbers[EPSILON],
+    )
 
 
 @leaf

@@ -1,15 +1,28 @@
 """The two entry points that Python calls, compiled once per dtype.
 
-Both are run by every thread of a team with its own ``thread`` number. They return after the rows
-they were given, so that Python stays alive between slices of an epoch.
+Both are run by every thread with its own ``thread`` number, 0 in the thread that called ``fit`` or
+``predict``. Training returns after a slice of an epoch, so that Python stays alive in between.
 """
 
 import numpy as np
 from numba import njit
 
-from .barrier import new_sync, wait_for_all
-from .jit import EXACT, Entry, borrowed, readonly
-from .layout import Net, Params, empty_data, work_for
+from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
+from .jit import EXACT, Entry, borrowed, leaf, readonly
+from .layout import (
+    ARRIVED,
+    BATCH_SIZE,
+    FIRST,
+    LAST,
+    LOSS,
+    THREADS,
+    UPDATES,
+    Net,
+    Params,
+    empty_data,
+    new_orders,
+    work_for,
+)
 from .network import (
     accumulate_gradient,
     feedforward,
@@ -18,10 +31,7 @@ from .network import (
     transpose_chunk,
     update_chunk,
 )
-from .rules import SGD, Rule, learning_rate
-
-# What `progress` holds, in and out.
-LOSS, UPDATES = 0, 1
+from .rules import learning_rate, rule_of
 
 
 @njit(**EXACT)
@@ -33,100 +43,105 @@ def add_in_order(total, terms, n):
 
 
 def _make_train(digest):
-    def train(
-        net,
-        params,
-        data,
-        rows,
-        first,
-        last,
-        batch_size,
-        rule,
-        work,
-        progress,
-        sync,
-        thread,
-        n_threads,
-    ):
-        """Mini-batch gradient descent over the examples rows[first:last].
+    def train(net, params, data, rows, orders, work, sync, thread):
+        """Mini-batch gradient descent over a slice of an epoch.
+
+        Thread 0 goes through one slice and returns. The others stay, and take part in one slice
+        after the other until ``sync[ABORT]`` is set.
 
         Parameters
         ----------
-        net, params, data, work, rule : see layout and rules
+        net, params, data, orders, work : see layout
         rows : (n,) int64, the examples in the order of this epoch
-        first, last : int, the part of ``rows`` to go through; ``first`` begins a mini-batch
-        batch_size : int
-        progress : (2,) float64, updated: sum of loss times examples, number of updates so far
-        sync : see barrier; all zero
-        thread, n_threads : int
+        sync : see barrier
+        thread : int
         """
         digest  # noqa: B018  part of the cache key
         net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
-        rows, progress, sync = borrowed(rows), borrowed(progress), borrowed(sync)
-        arrivals = 0
-        loss, t = progress[LOSS], np.int64(progress[UPDATES])
-        for chunk in range(work.shares[thread], work.shares[thread + 1]):
-            transpose_chunk(net, params.theta, params.theta_t, work, chunk)
-        if n_threads > 1:
-            arrivals += n_threads
-            if not wait_for_all(sync, arrivals):
-                return
-        for batch in range(first, last, batch_size):
-            batch_end = min(batch + batch_size, last)
-            total_weight = np.float64(batch_end - batch)
-            if data.weights.size > 0:
-                total_weight = 0.0
-                for i in range(batch, batch_end):
-                    total_weight += data.weights[rows[i]]
-                if total_weight == 0.0:
-                    continue  # no example counts: as if they were not there
-            batch_loss = 0.0
-            eta = learning_rate(rule, t + 1)
-            for block in range(batch, batch_end, work.capacity):
-                B = min(work.capacity, batch_end - block)
-                share = (B + n_threads - 1) // n_threads
-                share = (share + 7) // 8 * 8  # whole tiles
-                i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
-                if i1 > i0:
-                    feedforward(
-                        net, params.theta, params.theta_t, data, rows, block, work, thread, i0, i1
-                    )
-                    output_error(net, data, rows, block, work, i0, i1)
-                    propagate_delta(net, params.theta_t, work, thread, i0, i1)
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if not wait_for_all(sync, arrivals):
-                        return
-                if thread == 0:
-                    batch_loss = add_in_order(batch_loss, work.row_loss, B)
-                fresh = block == batch
-                complete = block + B == batch_end
-                for chunk in range(work.shares[thread], work.shares[thread + 1]):
-                    accumulate_gradient(
-                        net, params.gradient, data, rows, block, work, thread, chunk, B, fresh
-                    )
-                    if complete:
-                        update_chunk(net, params, work, rule, chunk, total_weight, eta)
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if not wait_for_all(sync, arrivals):
-                        return
-            t += 1
+        rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
+        slices = 0
+        while True:
             if thread == 0:
-                squares = 0.0
-                for chunk in range(work.chunks.shape[0]):
-                    squares += work.squares[chunk]
-                penalty = 0.5 * rule.alpha * squares
-                loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-        if thread == 0:
-            progress[LOSS] = loss
-            progress[UPDATES] = t
+                start_slice(sync)
+            else:
+                slices += 1
+                if not wait_for_slice(sync, slices):
+                    return
+            n_threads = orders.integers[THREADS]
+            if thread < n_threads:
+                train_slice(net, params, data, rows, orders, work, sync, thread, n_threads)
+            if thread == 0:
+                return
 
     return train
 
 
+@leaf
+def train_slice(net, params, data, rows, orders, work, sync, thread, n_threads):
+    """The part of one thread in a slice of an epoch."""
+    first, last = orders.integers[FIRST], orders.integers[LAST]
+    batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
+    arrivals = orders.integers[ARRIVED]
+    loss, rule = orders.numbers[LOSS], rule_of(orders)
+    shares = work.shares[n_threads]
+    for chunk in range(shares[thread], shares[thread + 1]):
+        transpose_chunk(net, params.theta, params.theta_t, work, chunk)
+    if n_threads > 1:
+        arrivals += n_threads
+        if not wait_for_all(sync, arrivals):
+            return
+    for batch in range(first, last, batch_size):
+        batch_end = min(batch + batch_size, last)
+        total_weight = np.float64(batch_end - batch)
+        if data.weights.size > 0:
+            total_weight = 0.0
+            for i in range(batch, batch_end):
+                total_weight += data.weights[rows[i]]
+            if total_weight == 0.0:
+                continue  # no example counts: as if they were not there
+        batch_loss = 0.0
+        eta = learning_rate(rule, t + 1)
+        for block in range(batch, batch_end, work.capacity):
+            B = min(work.capacity, batch_end - block)
+            share = (B + n_threads - 1) // n_threads
+            share = (share + 7) // 8 * 8  # whole tiles
+            i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
+            if i1 > i0:
+                feedforward(
+                    net, params.theta, params.theta_t, data, rows, block, work, thread, i0, i1
+                )
+                output_error(net, data, rows, block, work, i0, i1)
+                propagate_delta(net, params.theta_t, work, thread, i0, i1)
+            if n_threads > 1:
+                arrivals += n_threads
+                if not wait_for_all(sync, arrivals):
+                    return
+            if thread == 0:
+                batch_loss = add_in_order(batch_loss, work.row_loss, B)
+            fresh, complete = block == batch, block + B == batch_end
+            for chunk in range(shares[thread], shares[thread + 1]):
+                restart = chunk == shares[thread]
+                accumulate_gradient(
+                    net, params.gradient, data, rows, block, work, thread, chunk, B, fresh, restart
+                )
+                if complete:
+                    update_chunk(net, params, work, rule, chunk, total_weight, eta)
+            if n_threads > 1:
+                arrivals += n_threads
+                if not wait_for_all(sync, arrivals):
+                    return
+        t += 1
+        if thread == 0:
+            penalty = 0.5 * rule.alpha * work.squares.sum()
+            loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
+    if thread == 0:
+        orders.numbers[LOSS] = loss
+        orders.integers[UPDATES] = t
+        orders.integers[ARRIVED] = arrivals
+
+
 def _make_predict(digest):
-    def predict(net, theta, theta_t, data, rows, out, work, thread, n_threads):
+    def predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
         """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
         digest  # noqa: B018  part of the cache key
         net, data, work = borrowed(net), borrowed(data), borrowed(work)
@@ -158,16 +173,11 @@ def _sample_train(dtype):
         _sample_net(),
         Params(vector, vector, vector, np.zeros((1, 2), dtype)),
         empty_data(dtype),
-        readonly(np.zeros(1, np.int64)),
-        0,
-        0,
-        1,
-        Rule(SGD, 0.1, 0.0, 0.0, 0.0, 0.0),
+        np.zeros(1, np.int64),
+        new_orders(1),
         work_for([1, 1], dtype, 1, 1, sparse=False),
-        np.zeros(2),
         new_sync(),
         0,
-        1,
     )
 
 
@@ -180,8 +190,8 @@ def _sample_predict(dtype):
         readonly(np.zeros(1, np.int64)),
         np.zeros((1, 1), dtype),
         work_for([1, 1], dtype, 1, 1, sparse=False),
-        0,
         1,
+        0,
     )
 
 

@@ -69,13 +69,11 @@ print(*work.a[1:3])
 
 TRAIN = """
 import numpy as np
-from fastnn._threads import Team
 from fastnn._training import Trainer, make_data, make_net
 from fastnn.kernels.rules import GRADIENT, Rule
 data = make_data(np.zeros((6, 2))[:3], targets=np.zeros((6, 1))[:3])
 net = make_net([2, 1], "relu", "identity", "squared_error")
-with Team(1) as team:
-    trainer = Trainer(net, np.zeros(3), data, 1, team)
+with Trainer(net, np.zeros(3), data, 1, 1) as trainer:
     trainer.run_epoch(np.array([4]), Rule(GRADIENT, 0.0, 0.0, 0.0, 0.0, 0.0))
 """
 

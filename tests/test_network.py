@@ -8,9 +8,7 @@ import pytest
 import scipy.sparse as sp
 from fastnn.kernels.layout import BLOCK_ROWS, starts_of
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
-from fastnn.kernels.train import UPDATES
 
-from fastnn._threads import Team
 from fastnn._training import KINDS, Trainer, make_data, make_net
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
@@ -74,8 +72,7 @@ def units_for(kind, hidden=(5, 3)):
 def test_loss_and_gradient(activation, kind, n_threads, dtype, tolerance):
     units = units_for(kind)
     net, theta, data, activations, loss, X, Y, weight = problem(kind, units, activation, dtype)
-    with Team(n_threads) as team:
-        trainer = Trainer(net, theta, data, len(X), team)
+    with Trainer(net, theta, data, len(X), n_threads) as trainer:
         C, gradient = trainer.loss_and_gradient(theta.copy(), np.arange(len(X)), 0.3)
     Theta = to_notes(theta, units)
     expected = to_flat(reference.batch_gradient(Theta, activations, loss, X, Y, weight, 0.3))
@@ -93,8 +90,7 @@ def test_gradient_is_the_finite_difference_of_the_loss(activation, kind):
     units = [4, 5, 3, 1 if kind in ("binary", "squared_error") else 3]
     net, theta, data, *_ = problem(kind, units, activation)
     rows = np.arange(11)
-    with Team(1) as team:
-        trainer = Trainer(net, theta, data, len(rows), team)
+    with Trainer(net, theta, data, len(rows), 1) as trainer:
         at = theta.copy()
         _, gradient = trainer.loss_and_gradient(at, rows, 0.3)
         numeric = np.empty_like(gradient)
@@ -157,8 +153,7 @@ def test_epochs_of_mini_batches(rule, batch_size, weighted, n_threads):
     compiled, make_reference = RULES[rule]
     naive = make_reference()
     rng = np.random.default_rng(1)
-    with Team(n_threads) as team:
-        trainer = Trainer(net, theta, data, batch_size, team, np.zeros((2, theta.size)))
+    with Trainer(net, theta, data, batch_size, n_threads, np.zeros((2, theta.size))) as trainer:
         for _ in range(3):
             rows = rng.permutation(11)
             C = trainer.run_epoch(rows, compiled)
@@ -170,7 +165,7 @@ def test_epochs_of_mini_batches(rule, batch_size, weighted, n_threads):
                 naive.step(Theta, reference.batch_gradient(*arguments))
             np.testing.assert_allclose(C, total / 11, rtol=1e-10)
             np.testing.assert_allclose(theta, to_flat(Theta), rtol=1e-8, atol=1e-10)
-    assert trainer.progress[UPDATES] == 3 * -(-11 // batch_size)
+    assert trainer.updates == 3 * -(-11 // batch_size)
 
 
 @pytest.mark.parametrize("n", [BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 5])
@@ -180,8 +175,7 @@ def test_large_batches_in_blocks_equal_one_block(n, monkeypatch):
     for block_rows in (BLOCK_ROWS, 10 * BLOCK_ROWS, 37):
         monkeypatch.setattr("fastnn.kernels.layout.BLOCK_ROWS", block_rows)
         net, theta, data, *_ = problem("squared_error", [4, 9, 2], "tanh", n=n)
-        with Team(2) as team:
-            trainer = Trainer(net, theta, data, n, team)
+        with Trainer(net, theta, data, n, 2) as trainer:
             results.append(trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.1))
     for C, gradient in results[1:]:
         assert results[0][0] == C
@@ -199,8 +193,7 @@ def test_sparse_rows(n_threads):
     sparse = make_data(sp.csr_array(X), codes=data.codes, weights=data.weights)
     results = []
     for version in (dense, sparse):
-        with Team(n_threads) as team:
-            trainer = Trainer(net, theta.copy(), version, 11, team)
+        with Trainer(net, theta.copy(), version, 11, n_threads) as trainer:
             results.append(trainer.loss_and_gradient(theta, np.arange(11), 0.1))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-13)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-11, atol=1e-14)
@@ -209,7 +202,6 @@ def test_sparse_rows(n_threads):
 def test_gradient_rule_leaves_the_weights_alone():
     net, theta, data, *_ = problem("squared_error", [4, 9, 2], "relu")
     before = theta.copy()
-    with Team(1) as team:
-        trainer = Trainer(net, theta, data, 4, team)
+    with Trainer(net, theta, data, 4, 1) as trainer:
         trainer.run_epoch(np.arange(11), Rule(GRADIENT, 0.0, 0.1, 0.0, 0.0, 0.0))
     np.testing.assert_array_equal(theta, before)
