@@ -75,7 +75,7 @@ class Work(NamedTuple):
     chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
-    packed: np.ndarray  # (n_threads, ...): scratch of the matrix products
+    packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
 class Orders(NamedTuple):
@@ -190,7 +190,8 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
     for T in range(1, n_threads + 1):
         shares[T, 1:T] = np.searchsorted(cost - sizes / 2, cost[-1] * np.arange(1, T) / T)
         shares[T, T] = len(chunks)
-    scratch = PACKED_BYTES + VECTOR_BYTES * -(-sizes.max() * a.itemsize // VECTOR_BYTES)
+    # For packed operands, a chunk's gradient turned, and its gradient.
+    scratch = PACKED_BYTES + 2 * VECTOR_BYTES * -(-sizes.max() * a.itemsize // VECTOR_BYTES)
     return Work(
         a=a,
         d=_aligned_zeros(capacity * widths[1:].sum(), dtype),

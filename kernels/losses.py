@@ -54,46 +54,50 @@ def log_loss(a, y):
     return -(y * elementary.log(p) + (type(a)(1) - y) * elementary.log(type(a)(1) - p))
 
 
-def _sum_over_outputs(loss):
-    """The loop row_loss[i] <- sum over outputs of loss(a[i], y[i])."""
+def _in_terms(loss):
+    """The loop terms[i] <- loss(a[i], y[i])."""
 
     @leaf
-    def over(row_loss, a, y, width):
-        for i in range(row_loss.size):
-            total = a.dtype.type(0)
-            for k in range(width):
-                total += loss(a[i * width + k], y[i * width + k])
-            row_loss[i] = total
+    def over(terms, a, y):
+        for i in range(terms.size):
+            terms[i] = loss(a[i], y[i])
 
     return over
 
 
-_squared_error, _poisson, _log_loss = map(_sum_over_outputs, (squared_error, poisson, log_loss))
+_squared_error, _poisson, _log_loss = map(_in_terms, (squared_error, poisson, log_loss))
 
 
 @leaf
-def row_losses(loss, row_loss, a, y, width):
+def row_losses(loss, row_loss, terms, a, y, width):
     """Loss of each example.
 
     Parameters
     ----------
     row_loss : (n,), written
+    terms : (n * width,), scratch
     a : (n * width,), output activations
     y : (n * width,), targets; for the cross-entropy the class of example i at ``y[i]``
     """
+    T = a.dtype.type
     if loss == CROSS_ENTROPY:
         for i in range(row_loss.size):
             row_loss[i] = a[i * width + np.int64(y[i])]
         for i in range(row_loss.size):
             row_loss[i] = -elementary.log(_clip(row_loss[i]))
-    elif loss == SQUARED_ERROR:
-        _squared_error(row_loss, a, y, width)
-        for i in range(row_loss.size):
-            row_loss[i] /= a.dtype.type(width)
+        return
+    if loss == SQUARED_ERROR:
+        _squared_error(terms, a, y)
     elif loss == POISSON:
-        _poisson(row_loss, a, y, width)
+        _poisson(terms, a, y)
     else:
-        _log_loss(row_loss, a, y, width)
+        _log_loss(terms, a, y)
+    divisor = T(width if loss == SQUARED_ERROR else 1)
+    for i in range(row_loss.size):
+        total = terms[i * width]
+        for k in range(1, width):
+            total += terms[i * width + k]
+        row_loss[i] = total / divisor
 
 
 @leaf

@@ -15,7 +15,7 @@ from .activations import activate, multiply_by_slope
 from .jit import leaf
 from .layout import a_start, d_start, is_sparse
 from .losses import output_delta, row_losses
-from .matmul import PACKED_BYTES, VECTOR_BYTES, Matrix, dot_products, matmul, matrix, scratch_of
+from .matmul import PACKED_BYTES, VECTOR_BYTES, dot_products, matmul, matrix, scratch_of
 from .rules import add_penalty, update
 
 # What a product does with what is there. Variables, not literals, for which Numba would compile
@@ -111,7 +111,7 @@ def output_error(net, data, rows, first, work, i0, i1):
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
     gather_targets(data, rows, first, work, width, i0, i1)
-    row_losses(net.loss, work.row_loss[i0:i1], a, y, width)
+    row_losses(net.loss, work.row_loss[i0:i1], d, a, y, width)
     output_delta(net.loss, d, a, y, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
@@ -141,7 +141,7 @@ def propagate_delta(net, theta_t, work, thread, i0, i1):
 
 @leaf
 def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart):
-    """Add the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
+    """Add to the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
 
     ``restart``: find r0 in each CSR row; otherwise it is where the thread's last chunk ended.
     """
@@ -168,7 +168,7 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, r
             low = work.cursors[thread, i]
         while low < stop and data.columns[low] < f1:
             x = data.values[low]
-            start = (np.int64(data.columns[low]) + 1) * n_out
+            start = (np.int64(data.columns[low]) + 1 - r0) * n_out
             g = gradient[start : start + n_out]
             for j in range(n_out):
                 g[j] += x * d[j]
@@ -177,7 +177,24 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, r
 
 
 @leaf
-def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B, fresh, restart):
+def bounds(net, work, chunk):
+    """Where a chunk lies in theta."""
+    k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
+    return net.starts[k] + r0 * net.units[k + 1], net.starts[k] + r1 * net.units[k + 1]
+
+
+@leaf
+def gradient_of(net, gradient, work, thread, chunk, passing):
+    """The place for a chunk's gradient: its own, or if ``passing`` one that stays in the cache."""
+    start, stop = bounds(net, work, chunk)
+    if passing:
+        first = work.packed.shape[1] - (stop - start)
+        return work.packed[thread, first:]
+    return gradient[start:stop]
+
+
+@leaf
+def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh, restart):
     """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows.
 
     ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
@@ -185,11 +202,10 @@ def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B
     """
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
     n_out = net.units[k + 1]
-    start, stop = net.starts[k] + r0 * n_out, net.starts[k] + r1 * n_out
     if k == 0 and is_sparse(data):
         if fresh:
-            gradient[start:stop] = 0
-        sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart)
+            g[:] = 0
+        sparse_gradient(net, g, data, rows, first, work, thread, r0, r1, B, restart)
         return
     scratch = scratch_of(work.packed, thread)
     add = OVERWRITE if fresh else ADD
@@ -198,36 +214,31 @@ def accumulate_gradient(net, gradient, data, rows, first, work, thread, chunk, B
     a_first, d_first = a_start(work, k) + r0, d_start(work, k + 1) + d_width - n_out
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned.
-        g = gradient[start:stop]
         turned = work.packed[thread, PACKED_BYTES // scratch.size :]
         if not fresh:
             for j in range(n_out):
                 for i in range(M):
                     turned[j * M + i] = g[i * n_out + j]
-        g_t = Matrix(scratch.packed + PACKED_BYTES, M, np.intp(1))
         a = matrix(work.a, a_first, a_width, 1)
         delta_t = matrix(work.d, d_first, 1, d_width)
-        matmul(scratch, add, g_t, delta_t, a, n_out, M, B)
+        matmul(scratch, add, matrix(turned, 0, M, 1), delta_t, a, n_out, M, B)
         for j in range(n_out):
             for i in range(M):
                 g[i * n_out + j] = turned[j * M + i]
     else:
-        g = matrix(gradient, start, n_out, 1)
         a_t = matrix(work.a, a_first, 1, a_width)
         delta = matrix(work.d, d_first, d_width, 1)
-        matmul(scratch, add, g, a_t, delta, M, n_out, B)
+        matmul(scratch, add, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
 
 
 @leaf
-def update_chunk(net, params, work, rule, chunk, total_weight, eta):
+def update_chunk(net, params, g, work, rule, chunk, total_weight, eta):
     """Complete the chunk's gradient, sum its squared weights, and update it and its transpose."""
-    k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
-    n_out = net.units[k + 1]
-    start, stop = net.starts[k] + r0 * n_out, net.starts[k] + r1 * n_out
-    biases = n_out if r0 == 0 else 0  # not penalised
-    w, g = params.theta[start + biases : stop], params.gradient[start + biases : stop]
-    work.squares[chunk] = add_penalty(g, w, w.dtype.type(rule.alpha))
-    w, g = params.theta[start:stop], params.gradient[start:stop]
+    start, stop = bounds(net, work, chunk)
+    w = params.theta[start:stop]
+    # Biases are not penalised.
+    biases = net.units[work.chunks[chunk, 0] + 1] if work.chunks[chunk, 1] == 0 else 0
+    work.squares[chunk] = add_penalty(g[biases:], w[biases:], w.dtype.type(rule.alpha))
     update(rule, w, g, params.state, start, stop, total_weight, eta)
     transpose_chunk(net, params.theta, params.theta_t, work, chunk)
 

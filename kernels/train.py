@@ -26,12 +26,13 @@ from .layout import (
 from .network import (
     accumulate_gradient,
     feedforward,
+    gradient_of,
     output_error,
     propagate_delta,
     transpose_chunk,
     update_chunk,
 )
-from .rules import learning_rate, rule_of
+from .rules import GRADIENT, learning_rate, rule_of
 
 
 @njit(**EXACT)
@@ -46,8 +47,9 @@ def _make_train(digest):
     def train(net, params, data, rows, orders, work, sync, thread):
         """Mini-batch gradient descent over a slice of an epoch.
 
-        Thread 0 goes through one slice and returns. The others stay, and take part in one slice
-        after the other until ``sync[ABORT]`` is set.
+        Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
+        and take part in every slice that is not for thread 0 alone. They do not read their orders
+        after the last barrier of a slice, so that thread 0 may write new ones.
 
         Parameters
         ----------
@@ -61,15 +63,13 @@ def _make_train(digest):
         rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
         slices = 0
         while True:
-            if thread == 0:
-                start_slice(sync)
-            else:
+            if thread > 0:
                 slices += 1
                 if not wait_for_slice(sync, slices):
                     return
-            n_threads = orders.integers[THREADS]
-            if thread < n_threads:
-                train_slice(net, params, data, rows, orders, work, sync, thread, n_threads)
+            elif orders.integers[THREADS] > 1:
+                start_slice(sync)
+            train_slice(net, params, data, rows, orders, work, sync, thread)
             if thread == 0:
                 return
 
@@ -77,8 +77,9 @@ def _make_train(digest):
 
 
 @leaf
-def train_slice(net, params, data, rows, orders, work, sync, thread, n_threads):
+def train_slice(net, params, data, rows, orders, work, sync, thread):
     """The part of one thread in a slice of an epoch."""
+    n_threads = orders.integers[THREADS]
     first, last = orders.integers[FIRST], orders.integers[LAST]
     batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
     arrivals = orders.integers[ARRIVED]
@@ -119,13 +120,15 @@ def train_slice(net, params, data, rows, orders, work, sync, thread, n_threads):
             if thread == 0:
                 batch_loss = add_in_order(batch_loss, work.row_loss, B)
             fresh, complete = block == batch, block + B == batch_end
+            passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
             for chunk in range(shares[thread], shares[thread + 1]):
                 restart = chunk == shares[thread]
+                g = gradient_of(net, params.gradient, work, thread, chunk, passing)
                 accumulate_gradient(
-                    net, params.gradient, data, rows, block, work, thread, chunk, B, fresh, restart
+                    net, g, data, rows, block, work, thread, chunk, B, fresh, restart
                 )
                 if complete:
-                    update_chunk(net, params, work, rule, chunk, total_weight, eta)
+                    update_chunk(net, params, g, work, rule, chunk, total_weight, eta)
             if n_threads > 1:
                 arrivals += n_threads
                 if not wait_for_all(sync, arrivals):

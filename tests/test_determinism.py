@@ -46,6 +46,21 @@ def test_any_number_of_threads_gives_the_same_bits(settings, container, dtype, n
     assert results[0] == results[1]
 
 
+def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypatch):
+    """A helper that was slow to wake once took the orders of the next slice for its own."""
+    settings = {"max_iter": 40, "random_state": 0, "batch_size": 40, "tol": 0}
+    expected = bits(MLPClassifier(n_threads=1, **settings).fit(X, Y))
+    rng = np.random.default_rng(0)
+
+    def next_slice(self):
+        return int(rng.choice(list(self._speeds))), int(rng.integers(1, 200))
+
+    monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
+    monkeypatch.setattr("fastnn._training.choose_n_threads", lambda n_threads, operations: 3)
+    for _ in range(5):
+        assert bits(MLPClassifier(**settings).fit(X, Y)) == expected
+
+
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_any_number_of_threads_gives_the_same_regression(n_threads):
     targets = np.stack([X.sum(1), X[:, 20], Y], axis=1)
