@@ -91,6 +91,11 @@ class _Emitter:
             self.element(base, self.builder.mul(stride, ir.Constant(_I64, i))) for i in range(count)
         ]
 
+    def shuffle(self, a, b, order):
+        """The elements of a and b, counted through both, in the order given."""
+        order = ir.Constant(ir.VectorType(_I32, self.lanes), order)
+        return self.builder.shuffle_vector(a, b, order)
+
     def load(self, address, j, mask=None):
         """Vector j after ``address``; zeros where the mask is off."""
         address = self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
@@ -232,8 +237,7 @@ def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
             while half > 1:
                 half //= 2
                 order = [k + half if k < half else k for k in range(emit.lanes)]
-                order = ir.Constant(ir.VectorType(_I32, emit.lanes), order)
-                value = builder.fadd(value, builder.shuffle_vector(value, value, order))
+                value = builder.fadd(value, emit.shuffle(value, value, order))
             value = builder.extract_element(value, ir.Constant(_I32, 0))
             pointer = emit.scalar(builder.add(row, ir.Constant(_I64, j * emit.size)))
             old = builder.load(pointer)
@@ -255,6 +259,32 @@ def _emit_pack(emit, packed, B, b_row, K, columns):
         return [emit.element(at_b, b_row), emit.builder.add(at_packed, row)]
 
     emit.loop(K, [B, packed], body)
+
+
+def _emit_transpose(emit, to, to_row, source, row, M, N):
+    """to <- the transpose of M rows of N numbers, at most as many as a vector has lanes."""
+    builder, lanes = emit.builder, emit.lanes
+    inside = emit.mask(0, N)
+    nowhere = ir.Constant(inside.type, [0] * lanes)
+    block = []
+    for i, at in enumerate(emit.rows(source, row, lanes)):
+        exists = builder.icmp_signed("<", ir.Constant(_I64, i), M)
+        block.append(emit.load(at, 0, builder.select(exists, inside, nowhere)))
+    # Swap the off-diagonal quarters, then those of the quarters, down to single elements.
+    half = lanes
+    while half > 1:
+        half //= 2
+        for i in range(lanes):
+            if i & half == 0:
+                a, b = block[i], block[i + half]
+                lower = [c if c & half == 0 else c - half + lanes for c in range(lanes)]
+                upper = [c + half if c & half == 0 else c + lanes for c in range(lanes)]
+                block[i] = emit.shuffle(a, b, lower)
+                block[i + half] = emit.shuffle(a, b, upper)
+    inside = emit.mask(0, M)
+    for i, at in enumerate(emit.rows(to, to_row, lanes)):
+        exists = builder.icmp_signed("<", ir.Constant(_I64, i), N)
+        emit.store(block[i], at, 0, builder.select(exists, inside, nowhere))
 
 
 def _emitted(name, emit_body, n_arguments):
@@ -311,6 +341,14 @@ _codegen_pack = _emitted("pack", _emit_pack, 5)
 @intrinsic
 def _pack(typingctx, like, packed, B, b_row, K, columns):
     return types.void(like, *[types.intp] * 5), _codegen_pack
+
+
+_codegen_transpose = _emitted("transpose", _emit_transpose, 6)
+
+
+@intrinsic
+def _transpose_block(typingctx, like, to, to_row, source, row, M, N):
+    return types.void(like, *[types.intp] * 6), _codegen_transpose
 
 
 _full = _tile(TILE_ROWS, 2, masked=False)
@@ -445,6 +483,43 @@ def dot_products(scratch, add, C, A, B, M, N, K):
                 _dot_one(like, add, c, C.row, a, A.row, b, B.row, K)
                 i += 1
         j += columns
+
+
+@shared
+def transpose(scratch, B, A, M, N):
+    """B <- A^T, with A (M, N); the rows of both are contiguous."""
+    like, size = scratch.like, scratch.size
+    lanes = VECTOR_BYTES // size
+    for i in range(0, M, lanes):
+        for j in range(0, N, lanes):
+            a = A.at + (i * A.row + j) * size
+            b = B.at + (j * B.row + i) * size
+            _transpose_block(like, b, B.row, a, A.row, min(lanes, M - i), min(lanes, N - j))
+
+
+@intrinsic
+def _prefetch(typingctx, address):
+    def codegen(context, builder, signature, args):
+        pointer = ir.PointerType()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32]),
+            "llvm.prefetch.p0",
+        )
+        read, all_caches, data = 0, 3, 1
+        how = [ir.Constant(_I32, value) for value in (read, all_caches, data)]
+        builder.call(function, [builder.inttoptr(args[0], pointer), *how])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@leaf
+def prefetch(row):
+    """Ask for an array that will be read soon, so that it is in the cache by then."""
+    at = np.intp(row.ctypes.data)
+    for offset in range(0, row.size * row.itemsize, 64):
+        _prefetch(at + offset)
 
 
 @leaf

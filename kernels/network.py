@@ -15,7 +15,16 @@ from .activations import activate, multiply_by_slope
 from .jit import leaf
 from .layout import a_start, d_start, is_sparse
 from .losses import output_delta, row_losses
-from .matmul import PACKED_BYTES, VECTOR_BYTES, dot_products, matmul, matrix, scratch_of
+from .matmul import (
+    PACKED_BYTES,
+    VECTOR_BYTES,
+    dot_products,
+    matmul,
+    matrix,
+    prefetch,
+    scratch_of,
+    transpose,
+)
 from .rules import add_penalty, update
 
 # What a product does with what is there. Variables, not literals, for which Numba would compile
@@ -32,6 +41,9 @@ def gather(data, rows, first, work, i0, i1):
         x = data.X[rows[first + i]]
         for j in range(a.size):
             a[j] = x[j]
+        following = first + i + work.capacity  # the same place in the next mini-batch
+        if following < rows.size:
+            prefetch(data.X[rows[following]])
 
 
 @leaf
@@ -214,17 +226,13 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
     a_first, d_first = a_start(work, k) + r0, d_start(work, k + 1) + d_width - n_out
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned.
-        turned = work.packed[thread, PACKED_BYTES // scratch.size :]
+        turned = matrix(work.packed[thread, PACKED_BYTES // scratch.size :], 0, M, 1)
         if not fresh:
-            for j in range(n_out):
-                for i in range(M):
-                    turned[j * M + i] = g[i * n_out + j]
+            transpose(scratch, turned, matrix(g, 0, n_out, 1), M, n_out)
         a = matrix(work.a, a_first, a_width, 1)
         delta_t = matrix(work.d, d_first, 1, d_width)
-        matmul(scratch, add, matrix(turned, 0, M, 1), delta_t, a, n_out, M, B)
-        for j in range(n_out):
-            for i in range(M):
-                g[i * n_out + j] = turned[j * M + i]
+        matmul(scratch, add, turned, delta_t, a, n_out, M, B)
+        transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
     else:
         a_t = matrix(work.a, a_first, 1, a_width)
         delta = matrix(work.d, d_first, d_width, 1)
@@ -232,7 +240,7 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
 
 
 @leaf
-def update_chunk(net, params, g, work, rule, chunk, total_weight, eta):
+def update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta):
     """Complete the chunk's gradient, sum its squared weights, and update it and its transpose."""
     start, stop = bounds(net, work, chunk)
     w = params.theta[start:stop]
@@ -240,18 +248,16 @@ def update_chunk(net, params, g, work, rule, chunk, total_weight, eta):
     biases = net.units[work.chunks[chunk, 0] + 1] if work.chunks[chunk, 1] == 0 else 0
     work.squares[chunk] = add_penalty(g[biases:], w[biases:], w.dtype.type(rule.alpha))
     update(rule, w, g, params.state, start, stop, total_weight, eta)
-    transpose_chunk(net, params.theta, params.theta_t, work, chunk)
+    transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
 
 
 @leaf
-def transpose_chunk(net, theta, theta_t, work, chunk):
+def transpose_chunk(net, theta, theta_t, work, thread, chunk):
     """Write the rows of the chunk into the columns of theta_t."""
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
     n_in, n_out = net.units[k] + 1, net.units[k + 1]
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
-        w = theta[net.starts[k] + r0 * n_out : net.starts[k] + r1 * n_out]
-        for j in range(n_out):
-            start = net.starts[k] + j * n_in + r0
-            w_t = theta_t[start : start + r1 - r0]
-            for i in range(w_t.size):
-                w_t[i] = w[i * n_out + j]
+        scratch = scratch_of(work.packed, thread)
+        w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
+        w_t = matrix(theta_t, net.starts[k] + r0, n_in, 1)
+        transpose(scratch, w_t, w, r1 - r0, n_out)

@@ -86,7 +86,7 @@ def train_slice(net, params, data, rows, orders, work, sync, thread):
     loss, rule = orders.numbers[LOSS], rule_of(orders)
     shares = work.shares[n_threads]
     for chunk in range(shares[thread], shares[thread + 1]):
-        transpose_chunk(net, params.theta, params.theta_t, work, chunk)
+        transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
     if n_threads > 1:
         arrivals += n_threads
         if not wait_for_all(sync, arrivals):
@@ -128,7 +128,7 @@ def train_slice(net, params, data, rows, orders, work, sync, thread):
                     net, g, data, rows, block, work, thread, chunk, B, fresh, restart
                 )
                 if complete:
-                    update_chunk(net, params, g, work, rule, chunk, total_weight, eta)
+                    update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta)
             if n_threads > 1:
                 arrivals += n_threads
                 if not wait_for_all(sync, arrivals):

@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 from fastnn.kernels.jit import EXACT, FLAGS
-from fastnn.kernels.matmul import PACKED_BYTES, VECTOR_BYTES, Matrix, Scratch, dot_products, matmul
+from fastnn.kernels.matmul import (
+    PACKED_BYTES,
+    VECTOR_BYTES,
+    Matrix,
+    Scratch,
+    dot_products,
+    matmul,
+    transpose,
+)
 from numba import float32, float64, int64, njit, void
 
 # Around one, two and more tiles, which have up to 8 rows and 2 vectors of 2 to 16 columns.
@@ -52,6 +60,10 @@ def _multiply_by_dots(C, add, A, B):
     )
 
 
+def _turn(B, A):
+    transpose(_scratch(A, np.empty(1, np.uint8)), _matrix(B), _matrix(A), A.shape[0], A.shape[1])
+
+
 def _chain(C, add, A, B):
     """What matmul promises: each element one chain of multiply-adds in the order of k."""
     for i in range(C.shape[0]):
@@ -65,6 +77,7 @@ def _chain(C, add, A, B):
 multiply = _compile(_multiply, FLAGS)
 multiply_by_dots = _compile(_multiply_by_dots, FLAGS)
 chain = _compile(_chain, EXACT)
+turn = njit([void(real[:, :], real[:, :]) for real in (float32, float64)], **FLAGS)(_turn)
 KERNELS = dict.fromkeys(PRODUCTS, multiply) | {
     "dots": multiply_by_dots,
     "added dots": multiply_by_dots,
@@ -217,3 +230,13 @@ def test_nan_and_infinity_reach_their_row_or_column_only(value, product, T):
         expected = np.zeros((M, N), bool)
         expected[M - 2] = expected[:, N - 2] = True
         np.testing.assert_array_equal(~np.isfinite(C), expected)
+
+
+@each_dtype
+def test_transpose(T):
+    for M, N in itertools.product(SIZES, SIZES):
+        A = padded(normal()((M, N)), T)
+        B = padded(np.zeros((N, M)), T, around=SENTINEL)
+        turn(B, A)
+        np.testing.assert_array_equal(A.T, B)
+        assert only_inside_written(B), (M, N)
