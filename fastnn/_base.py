@@ -356,15 +356,16 @@ class BaseMLP(BaseEstimator):
 
     def _outputs(self, X):
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""
-        check_is_fitted(self)
-        X = validate_data(
-            self,
-            X,
-            accept_sparse=["csr", "csc"],
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=False,
-        )
+        if not self._needs_no_validation(X):
+            check_is_fitted(self)
+            X = validate_data(
+                self,
+                X,
+                accept_sparse=["csr", "csc"],
+                dtype=(np.float64, np.float32),
+                order="C",
+                reset=False,
+            )
         theta = self._theta()
         # The wider of the two types, as a NumPy product of X and coefs_ would have.
         dtype = np.result_type(X.dtype, theta.dtype)
@@ -374,6 +375,25 @@ class BaseMLP(BaseEstimator):
         # The loss plays no part in prediction.
         net = make_net(units, self.activation, self.out_activation_, "squared_error")
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
+
+    def _needs_no_validation(self, X):
+        """Whether validation would give X back as it is, without a warning.
+
+        It takes most of the time that a few rows take to predict.
+        """
+        if not (
+            type(X) is np.ndarray
+            and X.ndim == 2
+            and X.dtype in (np.float64, np.float32)
+            and X.flags.c_contiguous
+            and X.size > 0
+            and X.shape[1] == getattr(self, "n_features_in_", None)
+            and not hasattr(self, "feature_names_in_")
+            and hasattr(self, "coefs_")
+        ):
+            return False
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
 
     def __setstate__(self, state):
         super().__setstate__(state)

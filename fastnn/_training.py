@@ -28,8 +28,9 @@ from .kernels.layout import (
     empty_data,
     new_orders,
     starts_of,
-    transpose_into,
+    transposed,
     work_for,
+    work_to_predict,
 )
 from .kernels.losses import LOSSES
 from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule, give
@@ -350,14 +351,17 @@ def predict(net, theta, data, rows, n_threads=None):
     """
     out = np.empty((len(rows), net.units[-1]), theta.dtype)
     # Prediction has no barriers: a thread pays once it has some blocks to do.
-    operations = operations_per_example(net.units) * len(rows) / 8
+    operations = operations_per_example(net.units.tolist()) * len(rows) / 8
     n_threads = choose_n_threads(n_threads, operations)
-    block = min(PREDICT_ROWS, max(1, len(rows)))
-    work = work_for(net.units, theta.dtype, n_threads * block, n_threads, data.row_starts.size > 0)
-    theta_t = np.empty_like(theta)
-    transpose_into(theta_t, theta, net.units)
+    capacity = n_threads * min(PREDICT_ROWS, max(1, len(rows)))
+    work = work_to_predict(
+        net.units.tolist(), theta.dtype, capacity, n_threads, data.row_starts.size > 0
+    )
     kernel = predict_kernel[theta.dtype]
-    arguments = (net, theta, theta_t, data, readonly(rows), out, work, n_threads)
+    arguments = (net, theta, transposed(theta, net), data, readonly(rows), out, work, n_threads)
+    if n_threads == 1:
+        kernel(*arguments, 0)
+        return out
     with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
         kernel(*arguments, 0)
     helpers.check()

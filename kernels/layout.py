@@ -21,6 +21,7 @@ layer but the output begin with a 1, the notes' a_0, so that biases need no spec
 ``work.d`` has the same rows for layers 1..; what lies below the 1 in it has no meaning.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -133,30 +134,24 @@ def vector_behind(coefs, intercepts):
     if not isinstance(theta, np.ndarray) or theta.ndim != 1:
         return None
     address = theta.__array_interface__["data"][0]
-    for W, b in zip(coefs, intercepts, strict=True):
-        where = b.__array_interface__["data"][0]
-        at_W = W.__array_interface__["data"][0]
-        if (
-            W.base is not theta
-            or b.base is not theta
-            or where != address
-            or at_W != address + b.nbytes
-            or not W.flags.c_contiguous
-            or not b.flags.c_contiguous
-        ):
-            return None
-        address += b.nbytes + W.nbytes
-    if address != theta.__array_interface__["data"][0] + theta.nbytes:
-        return None
-    return theta
+    end = address + theta.nbytes
+    for pair in zip(intercepts, coefs, strict=True):
+        for array in pair:
+            if array.base is not theta or not array.flags.c_contiguous:
+                return None
+            if array.__array_interface__["data"][0] != address:
+                return None
+            address += array.nbytes
+    return theta if address == end else None
 
 
-def transpose_into(theta_t, theta, units):
-    """Fill ``theta_t`` from ``theta``."""
-    starts = starts_of(units)
-    for k in range(len(units) - 1):
-        block = theta[starts[k] : starts[k + 1]].reshape(units[k] + 1, units[k + 1])
-        theta_t[starts[k] : starts[k + 1]].reshape(block.T.shape)[...] = block.T
+def transposed(theta, net):
+    """A new vector ``theta_t``."""
+    theta_t = np.empty_like(theta)
+    starts = net.starts.tolist()
+    for start, stop, n_out in zip(starts, starts[1:], net.units[1:].tolist(), strict=False):
+        theta_t[start:stop].reshape(n_out, -1)[...] = theta[start:stop].reshape(-1, n_out).T
+    return theta_t
 
 
 # A block of this many rows keeps memory flat for any batch size; results do not depend on it.
@@ -165,15 +160,8 @@ BLOCK_ROWS = 1024
 
 def work_for(units, dtype, batch_size, n_threads, sparse):
     """Allocate the scratch that training takes, and divide phase 2 over the threads."""
-    units, dtype = np.asarray(units, np.int64), np.dtype(dtype)
+    units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, BLOCK_ROWS)
-    widths = units + 1
-    widths[-1] -= 1
-    if sparse:
-        widths[0] = 0  # its rows are not copied
-    offsets = np.concatenate(([0], np.cumsum(widths)[:-1]))
-    a = _aligned_zeros(capacity * widths.sum(), dtype)
-    a[: capacity * widths[0]].reshape(capacity, widths[0])[:, :1] = 1
     chunks = np.array(
         [
             (k, first, min(n_in + 1, first + rows))
@@ -183,29 +171,54 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         ],
         np.int64,
     )
-    sizes = (chunks[:, 2] - chunks[:, 1]) * units[chunks[:, 0] + 1]
+    sizes = (chunks[:, 2] - chunks[:, 1]) * np.array(units)[chunks[:, 0] + 1]
     # Of T threads, thread t ends where the running cost, the number of weights, passes its part.
     cost = np.cumsum(sizes)
     shares = np.zeros((n_threads + 1, n_threads + 1), np.int64)
     for T in range(1, n_threads + 1):
         shares[T, 1:T] = np.searchsorted(cost - sizes / 2, cost[-1] * np.arange(1, T) / T)
         shares[T, T] = len(chunks)
-    # For packed operands, a chunk's gradient turned, and its gradient.
-    scratch = PACKED_BYTES + 2 * VECTOR_BYTES * -(-sizes.max() * a.itemsize // VECTOR_BYTES)
-    return Work(
-        a=a,
-        d=_aligned_zeros(capacity * widths[1:].sum(), dtype),
+    # Beside packed operands: a chunk's gradient turned, and its gradient.
+    chunk_bytes = VECTOR_BYTES * -(-int(sizes.max()) * dtype.itemsize // VECTOR_BYTES)
+    work = work_to_predict(units, dtype, capacity, n_threads, sparse, 2 * chunk_bytes)
+    return work._replace(
+        d=_aligned_zeros(capacity * int(work.widths[1:].sum()), dtype),
         y=np.zeros(capacity * units[-1], dtype),
-        widths=widths,
-        offsets=offsets,
-        capacity=capacity,
         row_loss=np.zeros(capacity, dtype),
         row_weight=np.zeros(capacity, dtype),
         cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
         chunks=chunks,
         shares=shares,
         squares=np.zeros(len(chunks)),
-        packed=_aligned_zeros(n_threads * scratch // a.itemsize, dtype).reshape(n_threads, -1),
+    )
+
+
+def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
+    """Allocate the scratch that the forward pass takes, for blocks of ``capacity`` rows."""
+    # Python's integers: with a few rows to predict, time goes into this and the like.
+    widths = [size + 1 for size in units]
+    widths[-1] -= 1
+    if sparse:
+        widths[0] = 0  # its rows are not copied
+    offsets = [0, *itertools.accumulate(widths)]
+    a = _aligned_zeros(capacity * offsets.pop(), dtype)
+    a[: capacity * widths[0] : widths[0] or 1] = 1
+    packed = _aligned_zeros(n_threads * (PACKED_BYTES + more_bytes) // dtype.itemsize, dtype)
+    none, no_integers = np.empty(0, dtype), np.empty((0, 0), np.int64)
+    return Work(
+        a=a,
+        d=none,
+        y=none,
+        widths=np.array(widths, np.int64),
+        offsets=np.array(offsets, np.int64),
+        capacity=capacity,
+        row_loss=none,
+        row_weight=none,
+        cursors=no_integers,
+        chunks=no_integers,
+        shares=no_integers,
+        squares=np.empty(0),
+        packed=packed.reshape(n_threads, -1),
     )
 
 
@@ -213,7 +226,7 @@ def _aligned_zeros(size, dtype):
     """Zeros from the beginning of a vector register's worth of bytes on."""
     lanes = VECTOR_BYTES // dtype.itemsize
     buffer = np.zeros(size + lanes, dtype)
-    first = -buffer.ctypes.data % VECTOR_BYTES // dtype.itemsize
+    first = -buffer.__array_interface__["data"][0] % VECTOR_BYTES // dtype.itemsize
     return buffer[first : first + size]
 
 
@@ -223,6 +236,7 @@ def _rows_per_chunk(n_in, n_out):
     return int(-(-rows // TILE_ROWS) * TILE_ROWS)
 
 
+@functools.cache
 def empty_data(dtype):
     """``Data`` without any rows: the arrays that are not used, under their compiled types."""
     return Data(

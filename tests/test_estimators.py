@@ -223,6 +223,23 @@ def test_multilabel_sparse_target():
     assert a.predict(X).shape == Y.shape
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_plain_array_to_predict_is_checked_too(dtype, value):
+    """It takes a short way round scikit-learn's validation."""
+    model = MLPClassifier(max_iter=2, random_state=0).fit(X_IRIS.astype(dtype), Y_IRIS)
+    X = X_IRIS.astype(dtype)
+    X[70, 2] = value
+    with pytest.raises(ValueError, match="contains (NaN|infinity)"):
+        model.predict(X)
+    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
+        model.predict(X[:, :3].copy())
+    X[...] = np.finfo(dtype).max  # finite, but its sum is not
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(X)
+
+
 # --- where fastnn differs from scikit-learn on purpose ------------------------------------------
 
 
