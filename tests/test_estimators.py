@@ -230,10 +230,10 @@ def test_a_plain_array_to_predict_is_checked_too(dtype, value):
     model = MLPClassifier(max_iter=2, random_state=0).fit(X_IRIS.astype(dtype), Y_IRIS)
     X = X_IRIS.astype(dtype)
     X[70, 2] = value
-    with pytest.raises(ValueError, match="contains (NaN|infinity)"):
+    with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
         model.predict(X)
     with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
-        model.predict(X[:, :3].copy())
+        model.predict(X_IRIS[:, :3].astype(dtype))
     X[...] = np.finfo(dtype).max  # finite, but its sum is not
     with warnings.catch_warnings():
         warnings.simplefilter("error")
