@@ -1,18 +1,16 @@
-"""How kernels are compiled: the flags, the cache key, and what happens when the cache fails.
+"""How kernels are compiled and cached, and what happens when the cache fails."""
 
-Numba's disk cache only looks at the file that holds the cached function, so an edit to any other
-kernel file would run stale machine code. Every entry point therefore closes over ``DIGEST``, a
-checksum of all kernel sources: the value of a closure is part of Numba's cache key.
-"""
-
-import pickle
 import threading
+import types
 import warnings
 import zlib
 from pathlib import Path
 
+import numba
 import numpy as np
-from numba import njit, typeof, types
+from llvmlite import binding as llvm
+from numba import config, njit, typeof
+from numba import types as nb
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -23,20 +21,47 @@ FLAGS = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "no
 # For formulas whose rounding steps matter (elementary.py): no reassociation.
 EXACT = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 
+# Functions that only kernels call: without a way in from Python, which took a third of the time to
+# compile. From Python, call them through an njit function.
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Part of its caller: no call, whose arguments are every field of every array, and nothing to count.
-leaf = njit(forceinline=True, **FLAGS)
+leaf = njit(forceinline=True, **_INNER, **FLAGS)
 # One copy that all callers share: for what is large and called from several places.
-shared = njit(**FLAGS)
+shared = njit(**_INNER, **FLAGS)
 
-DIGEST = 0
+# Everything that machine code depends on, in 32 bits. Numba's disk cache looks at no more than the
+# file that holds the cached function, and numbers its files anew when that changes: an edit to any
+# other kernel, or a full disk at the wrong moment, would run stale code. With the digest in their
+# names, files belong to one version of all kernels, one Numba and one kind of CPU.
+_BUILT_BY = (
+    numba.__version__,
+    config.OPT,
+    config.BOUNDSCHECK,
+    config.CPU_NAME or llvm.get_host_cpu_name(),
+    config.CPU_FEATURES or llvm.get_host_cpu_features().flatten(),
+)
+DIGEST = zlib.crc32(repr(_BUILT_BY).encode())
 for _source in sorted(Path(__file__).parent.glob("*.py")):
     DIGEST = zlib.crc32(_source.read_bytes(), DIGEST)
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_warned = False
 
 
 class CacheWarning(UserWarning):
     """The disk cache of compiled kernels could not be used; kernels are compiled in memory."""
+
+
+def _warn_once(error):
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"fastnn could not use Numba's disk cache ({type(error).__name__}: {error}); "
+            "kernels are compiled again in every process. Set NUMBA_CACHE_DIR to a writable "
+            "folder, or delete the damaged files there.",
+            CacheWarning,
+            stacklevel=4,
+        )
 
 
 class Entry:
@@ -47,14 +72,14 @@ class Entry:
 
     Parameters
     ----------
-    make : callable
-        ``make(digest)`` returns the Python function to compile, which must mention ``digest``.
+    function : callable
+        The Python function to compile.
     sample : callable
         ``sample(dtype)`` returns arguments of the types that the function takes.
     """
 
-    def __init__(self, make, sample):
-        self._make = make
+    def __init__(self, function, sample):
+        self._function = function
         self._sample = sample
         self._compiled = {}
         self._lock = threading.Lock()
@@ -77,24 +102,25 @@ class Entry:
         return bool(self[dtype].stats.cache_hits)
 
     def _compile(self, dtype):
-        function = self._make(DIGEST)
-        # The name of the cache index: one per function and dtype.
-        function.__qualname__ = f"{function.__name__}_{dtype.name}"
-        signature = tuple(typeof(argument) for argument in self._sample(dtype))
-        try:
-            dispatcher = njit(cache=True, **FLAGS)(function)
-            dispatcher.compile(signature)
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            # No writable place, a full disk, a truncated or garbled file.
-            warnings.warn(
-                f"fastnn could not use Numba's disk cache ({type(error).__name__}: {error}); "
-                "kernels are compiled again in every process. Set NUMBA_CACHE_DIR to a "
-                "writable folder, or delete the damaged files there.",
-                CacheWarning,
-                stacklevel=2,
+        if config.DISABLE_JIT:
+            raise RuntimeError(
+                "NUMBA_DISABLE_JIT is set, but the matrix products of fastnn are compiled code "
+                "and have no Python form: unset it to fit or predict."
             )
-            dispatcher = njit(**FLAGS)(function)
+        name = self._function.__name__
+        function = types.FunctionType(self._function.__code__, self._function.__globals__, name)
+        # The name of the cache files.
+        function.__qualname__ = f"{name}_{dtype.name}_{DIGEST:08x}"
+        signature = tuple(typeof(argument) for argument in self._sample(dtype))
+        dispatcher = njit(**FLAGS)(function)
+        try:
+            dispatcher.enable_caching()
             dispatcher.compile(signature)
+        except Exception as error:  # no writable place, a full disk; damaged files raise anything
+            _warn_once(error)
+            if not dispatcher.overloads:  # otherwise only saving has failed
+                dispatcher = njit(**FLAGS)(function)
+                dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher
 
@@ -123,12 +149,12 @@ def borrowed(typingctx, value):
 
     def codegen(context, builder, signature, args):
         (typ,) = signature.args
-        if isinstance(typ, types.Array):
+        if isinstance(typ, nb.Array):
             return without_owner(context, builder, typ, args[0])
         fields = cgutils.unpack_tuple(builder, args[0])
         fields = [
             without_owner(context, builder, field_type, field)
-            if isinstance(field_type, types.Array)
+            if isinstance(field_type, nb.Array)
             else field
             for field_type, field in zip(typ.types, fields, strict=True)
         ]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
-from .jit import EXACT, Entry, borrowed, leaf, readonly
+from .jit import EXACT, Entry, borrowed, readonly
 from .layout import (
     ARRIVED,
     BATCH_SIZE,
@@ -43,127 +43,122 @@ def add_in_order(total, terms, n):
     return total
 
 
-def _make_train(digest):
-    def train(net, params, data, rows, orders, work, sync, thread):
-        """Mini-batch gradient descent over a slice of an epoch.
+def _train(net, params, data, rows, orders, work, sync, thread):
+    """Mini-batch gradient descent over a slice of an epoch.
 
-        Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
-        and take part in every slice that is not for thread 0 alone. They do not read their orders
-        after the last barrier of a slice, so that thread 0 may write new ones.
+    Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
+    and take part in every slice that is not for thread 0 alone. They do not read their orders
+    after the last barrier of a slice, so that thread 0 may write new ones.
 
-        Parameters
-        ----------
-        net, params, data, orders, work : see layout
-        rows : (n,) int64, the examples in the order of this epoch
-        sync : see barrier
-        thread : int
-        """
-        digest  # noqa: B018  part of the cache key
-        net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
-        rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
-        slices = 0
-        while True:
-            if thread > 0:
-                slices += 1
-                if not wait_for_slice(sync, slices):
-                    return
-            elif orders.integers[THREADS] > 1:
-                start_slice(sync)
-            train_slice(net, params, data, rows, orders, work, sync, thread)
-            if thread == 0:
+    Parameters
+    ----------
+    net, params, data, orders, work : see layout
+    rows : (n,) int64, the examples in the order of this epoch
+    sync : see barrier
+    thread : int
+    """
+    net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
+    rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
+    slices = 0
+    while True:
+        if thread > 0:
+            slices += 1
+            if not wait_for_slice(sync, slices):
                 return
+        elif orders.integers[THREADS] > 1:
+            start_slice(sync)
 
-    return train
-
-
-@leaf
-def train_slice(net, params, data, rows, orders, work, sync, thread):
-    """The part of one thread in a slice of an epoch."""
-    n_threads = orders.integers[THREADS]
-    first, last = orders.integers[FIRST], orders.integers[LAST]
-    batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
-    arrivals = orders.integers[ARRIVED]
-    loss, rule = orders.numbers[LOSS], rule_of(orders)
-    shares = work.shares[n_threads]
-    for chunk in range(shares[thread], shares[thread + 1]):
-        transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
-    if n_threads > 1:
-        arrivals += n_threads
-        if not wait_for_all(sync, arrivals):
-            return
-    for batch in range(first, last, batch_size):
-        batch_end = min(batch + batch_size, last)
-        total_weight = np.float64(batch_end - batch)
-        if data.weights.size > 0:
-            total_weight = 0.0
-            for i in range(batch, batch_end):
-                total_weight += data.weights[rows[i]]
-            if total_weight == 0.0:
-                continue  # no example counts: as if they were not there
-        batch_loss = 0.0
-        eta = learning_rate(rule, t + 1)
-        for block in range(batch, batch_end, work.capacity):
-            B = min(work.capacity, batch_end - block)
-            share = (B + n_threads - 1) // n_threads
-            share = (share + 7) // 8 * 8  # whole tiles
-            i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
-            if i1 > i0:
-                feedforward(
-                    net, params.theta, params.theta_t, data, rows, block, work, thread, i0, i1
-                )
-                output_error(net, data, rows, block, work, i0, i1)
-                propagate_delta(net, params.theta_t, work, thread, i0, i1)
-            if n_threads > 1:
-                arrivals += n_threads
-                if not wait_for_all(sync, arrivals):
-                    return
+        n_threads = orders.integers[THREADS]
+        first, last = orders.integers[FIRST], orders.integers[LAST]
+        batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
+        arrivals = orders.integers[ARRIVED]
+        loss, rule = orders.numbers[LOSS], rule_of(orders)
+        shares = work.shares[n_threads]
+        for chunk in range(shares[thread], shares[thread + 1]):
+            transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
+        if n_threads > 1:
+            arrivals += n_threads
+            if not wait_for_all(sync, arrivals):
+                return
+        for batch in range(first, last, batch_size):
+            batch_end = min(batch + batch_size, last)
+            total_weight = np.float64(batch_end - batch)
+            if data.weights.size > 0:
+                total_weight = 0.0
+                for i in range(batch, batch_end):
+                    total_weight += data.weights[rows[i]]
+                if total_weight == 0.0:
+                    continue  # no example counts: as if they were not there
+            batch_loss = 0.0
+            eta = learning_rate(rule, t + 1)
+            for block in range(batch, batch_end, work.capacity):
+                B = min(work.capacity, batch_end - block)
+                share = (B + n_threads - 1) // n_threads
+                share = (share + 7) // 8 * 8  # whole tiles
+                i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
+                if i1 > i0:
+                    feedforward(
+                        net,
+                        params.theta,
+                        params.theta_t,
+                        data,
+                        rows,
+                        block,
+                        work,
+                        thread,
+                        i0,
+                        i1,
+                    )
+                    output_error(net, data, rows, block, work, i0, i1)
+                    propagate_delta(net, params.theta_t, work, thread, i0, i1)
+                if n_threads > 1:
+                    arrivals += n_threads
+                    if not wait_for_all(sync, arrivals):
+                        return
+                if thread == 0:
+                    batch_loss = add_in_order(batch_loss, work.row_loss, B)
+                fresh, complete = block == batch, block + B == batch_end
+                passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
+                for chunk in range(shares[thread], shares[thread + 1]):
+                    restart = chunk == shares[thread]
+                    g = gradient_of(net, params.gradient, work, thread, chunk, passing)
+                    accumulate_gradient(
+                        net, g, data, rows, block, work, thread, chunk, B, fresh, restart
+                    )
+                    if complete:
+                        update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta)
+                if n_threads > 1:
+                    arrivals += n_threads
+                    if not wait_for_all(sync, arrivals):
+                        return
+            t += 1
             if thread == 0:
-                batch_loss = add_in_order(batch_loss, work.row_loss, B)
-            fresh, complete = block == batch, block + B == batch_end
-            passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
-            for chunk in range(shares[thread], shares[thread + 1]):
-                restart = chunk == shares[thread]
-                g = gradient_of(net, params.gradient, work, thread, chunk, passing)
-                accumulate_gradient(
-                    net, g, data, rows, block, work, thread, chunk, B, fresh, restart
-                )
-                if complete:
-                    update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta)
-            if n_threads > 1:
-                arrivals += n_threads
-                if not wait_for_all(sync, arrivals):
-                    return
-        t += 1
+                penalty = 0.5 * rule.alpha * work.squares.sum()
+                loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
         if thread == 0:
-            penalty = 0.5 * rule.alpha * work.squares.sum()
-            loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-    if thread == 0:
-        orders.numbers[LOSS] = loss
-        orders.integers[UPDATES] = t
-        orders.integers[ARRIVED] = arrivals
+            orders.numbers[LOSS] = loss
+            orders.integers[UPDATES] = t
+            orders.integers[ARRIVED] = arrivals
+            return
 
 
-def _make_predict(digest):
-    def predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
-        """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
-        digest  # noqa: B018  part of the cache key
-        net, data, work = borrowed(net), borrowed(data), borrowed(work)
-        theta, theta_t = borrowed(theta), borrowed(theta_t)
-        rows, out = borrowed(rows), borrowed(out)
-        n = rows.size
-        block = work.capacity // n_threads
-        width = net.units[net.units.size - 1]
-        outputs = work.offsets[net.units.size - 1] * work.capacity
-        share = (n + n_threads - 1) // n_threads
-        i0 = thread * block
-        for first in range(thread * share, min(n, (thread + 1) * share), block):
-            B = min(block, min(n, (thread + 1) * share) - first)
-            feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B)
-            for i in range(B):
-                for k in range(width):
-                    out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
-
-    return predict
+def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
+    """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
+    net, data, work = borrowed(net), borrowed(data), borrowed(work)
+    theta, theta_t = borrowed(theta), borrowed(theta_t)
+    rows, out = borrowed(rows), borrowed(out)
+    n = rows.size
+    block = work.capacity // n_threads
+    width = net.units[net.units.size - 1]
+    outputs = work.offsets[net.units.size - 1] * work.capacity
+    share = (n + n_threads - 1) // n_threads
+    i0 = thread * block
+    for first in range(thread * share, min(n, (thread + 1) * share), block):
+        B = min(block, min(n, (thread + 1) * share) - first)
+        feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B)
+        for i in range(B):
+            for k in range(width):
+                out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
 
 
 def _sample_net():
@@ -198,5 +193,5 @@ def _sample_predict(dtype):
     )
 
 
-train = Entry(_make_train, _sample_train)
-predict = Entry(_make_predict, _sample_predict)
+train = Entry(_train, _sample_train)
+predict = Entry(_predict, _sample_predict)

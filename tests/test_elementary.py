@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 import pytest
+from numba import njit
+
 from fastnn.kernels import elementary
 from fastnn.kernels.jit import FLAGS
-from numba import njit
 
 BOUNDS = {"exp": 2, "log": 2, "tanh": 4, "logistic": 4}  # of elementary's docstring
 MORE_PRECISE = {np.float32: np.float64, np.float64: np.longdouble}

@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from numba import float32, float64, int64, njit, void
+
 from fastnn.kernels.jit import EXACT, FLAGS
 from fastnn.kernels.matmul import (
     PACKED_BYTES,
@@ -14,7 +16,6 @@ from fastnn.kernels.matmul import (
     matmul,
     transpose,
 )
-from numba import float32, float64, int64, njit, void
 
 # Around one, two and more tiles, which have up to 8 rows and 2 vectors of 2 to 16 columns.
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 34, 48, 65]

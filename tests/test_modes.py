@@ -7,21 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnn.kernels.activations import ACTIVATIONS, activate, multiply_by_slope
-from fastnn.kernels.losses import LOSSES, output_delta, row_losses
-from fastnn.kernels.rules import (
-    ADAM,
-    GRADIENT,
-    NESTEROV,
-    SGD,
-    SLOTS,
-    Rule,
-    add_penalty,
-    learning_rate,
-    update,
-)
+from numba import njit
+
+from fastnn.kernels import activations, losses, rules
+from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels.losses import LOSSES
+from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule
 
 ROOT = Path(__file__).parents[1]
+
+
+def callable_from_python(kernel):
+    """Kernels for kernels have no way in from Python. Without the JIT this changes nothing."""
+    return njit(lambda *arguments: kernel(*arguments))
+
+
+activate = callable_from_python(activations.activate)
+multiply_by_slope = callable_from_python(activations.multiply_by_slope)
+row_losses = callable_from_python(losses.row_losses)
+output_delta = callable_from_python(losses.output_delta)
+add_penalty = callable_from_python(rules.add_penalty)
+learning_rate = callable_from_python(rules.learning_rate)
+update = callable_from_python(rules.update)
 
 each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
 
@@ -58,12 +65,13 @@ def test_kernel_tests_pass_with_bounds_checks(bounds_checked):
 # Row 4 is beyond the data, but not beyond the memory: without checks it is read.
 GATHER = """
 import numpy as np
+from numba import njit
 from fastnn._training import make_data
 from fastnn.kernels.layout import work_for
 from fastnn.kernels.network import gather
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
 work = work_for([2, 1], np.float64, 1, 1, sparse=False)
-gather(data, np.array([4]), 0, work, 0, 1)
+njit(lambda *arguments: gather(*arguments))(data, np.array([4]), 0, work, 0, 1)
 print(*work.a[1:3])
 """
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from fastnn.kernels.layout import BLOCK_ROWS, starts_of
-from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
 from fastnn._training import KINDS, Trainer, make_data, make_net
+from fastnn.kernels.layout import BLOCK_ROWS, starts_of
+from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
 reference = importlib.util.module_from_spec(_spec)

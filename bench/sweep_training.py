@@ -1,0 +1,140 @@
+"""Sections of the sweep about training time.
+
+A section returns its tables, ``(title, header, rows)`` each, and all that the JSON file takes.
+"""
+
+import numpy as np
+
+from .cases import CASES, MAIN, Case
+from .report import number, times
+from .session import per_epoch
+
+_SOME = "AE"  # for --quick
+_BASE = ("fastnn", "scikit-learn")
+
+
+def _main_cases(settings, **changes):
+    names = _SOME if settings.quick else MAIN
+    return {f"{name} {CASES[name].shape}": CASES[name]._replace(**changes) for name in names}
+
+
+def _cells(seconds, peers):
+    """Milliseconds of fastnn, then of each peer with the ratio to fastnn."""
+    ours = seconds["fastnn"]
+    others = [f"{number(seconds[p] * 1e3)} ({times(seconds[p] / ours)})" for p in peers[1:]]
+    return [number(ours * 1e3), *others]
+
+
+def _compare(settings, title, cases, peers):
+    """One row for each of ``{label: case}``."""
+    rows, raw = [], {}
+    for label, case in cases.items():
+        raw[label] = settings.session.time_fits({peer: (peer, case) for peer in peers})
+        rows.append([label, *_cells(per_epoch(raw[label]), peers)])
+    header = ["", *(f"{peer} ms" for peer in peers)]
+    return [(title, header, rows)], raw
+
+
+def dtype(settings):
+    """float64 instead of float32."""
+    cases = _main_cases(settings, dtype="float64")
+    return _compare(settings, "ms per epoch in float64", cases, settings.peers)
+
+
+def activations(settings):
+    """logistic and tanh against relu, on A and E."""
+    peers, kinds = settings.peers, ("relu", "tanh", "logistic")
+    rows, raw = [], {}
+    for name in "AE":
+        entries = {
+            f"{peer}, {kind}": (peer, CASES[name]._replace(activation=kind))
+            for kind in kinds
+            for peer in peers
+        }
+        raw[name] = settings.session.time_fits(entries)
+        seconds = per_epoch(raw[name])
+        for kind in kinds:
+            of_kind = {peer: seconds[f"{peer}, {kind}"] for peer in peers}
+            to_relu = [of_kind[peer] / seconds[f"{peer}, relu"] for peer in peers]
+            rows.append([f"{name} {kind}", *_cells(of_kind, peers), *map(times, to_relu)])
+    header = ["", *(f"{peer} ms" for peer in peers), *(f"{peer} to relu" for peer in peers)]
+    return [("ms per epoch, and time relative to relu", header, rows)], raw
+
+
+def momentum(settings):
+    """SGD with Nesterov momentum instead of Adam."""
+    cases = _main_cases(settings, solver="sgd")
+    return _compare(settings, "ms per epoch of SGD with momentum", cases, settings.peers)
+
+
+def lbfgs(settings):
+    """L-BFGS on the whole training set."""
+    cases = {
+        label: case._replace(batch=case.n)
+        for label, case in _main_cases(settings, solver="lbfgs").items()
+    }
+    return _compare(settings, "ms per iteration of L-BFGS", cases, _BASE)
+
+
+def regression(settings):
+    """One real value instead of classes."""
+    cases = {
+        f"{case.name} {case.shape}": case for case in _main_cases(settings, classes=0).values()
+    }
+    return _compare(settings, "ms per epoch of regression", cases, settings.peers)
+
+
+def batch(settings):
+    """Mini-batches from one example to all."""
+    case = CASES["A"]._replace(n=2_000 if settings.quick else 10_000)
+    sizes = {str(size): size for size in (1, 8, 32, 200, 1024)} | {"all": case.n}
+    cases = {f"batch of {name}": case._replace(batch=size) for name, size in sizes.items()}
+    title = f"ms per epoch of {case.n}x20 (100) 2 by batch size"
+    return _compare(settings, title, cases, settings.peers)
+
+
+def shapes(settings):
+    """A deep network, many classes, a wide input: H, I, J."""
+    cases = {f"{name} {CASES[name].shape}": CASES[name] for name in "HIJ"}
+    return _compare(settings, "ms per epoch of unusual shapes", cases, settings.peers)
+
+
+def threads(settings):
+    """fastnn with n_threads 1, 2 and its own choice, on A to G."""
+    rows, raw = [], {}
+    for name in MAIN:
+        case = CASES[name]
+        entries = {
+            "1 thread": ("fastnn", case._replace(threads=1)),
+            "2 threads": ("fastnn", case._replace(threads=2)),
+            "own choice": ("fastnn", case),
+        }
+        raw[name] = settings.session.time_fits(entries)
+        one, two, own = per_epoch(raw[name]).values()
+        milliseconds = [number(1e3 * seconds) for seconds in (one, two, own)]
+        rows.append([f"{name} {case.shape}", *milliseconds, times(one / two), times(one / own)])
+    header = ["", "1 thread ms", "2 threads ms", "own choice ms", "1 to 2", "1 to own choice"]
+    return [("ms per epoch of fastnn by threads, and what they gain", header, rows)], raw
+
+
+def growth(settings):
+    """Time by number of examples, features and hidden units, with log-log slopes."""
+    largest = 5 if settings.quick else 7 if settings.full else 6
+    widths = (16, 64, 256) if settings.quick else (16, 64, 256, 1024, 4096)
+    series = {
+        "examples": {n: Case("n", n, 20, (100,), 2, 200) for n in 10 ** np.arange(3, largest + 1)},
+        "features": {d: Case("d", 2_000, d, (100,), 2, 200) for d in widths},
+        "hidden units": {w: Case("w", 2_000, 64, (w,), 2, 200) for w in widths},
+    }
+    tables, raw = [], {}
+    for what, cases in series.items():
+        by_label = {f"{size:,} {what}": case for size, case in cases.items()}
+        title = f"ms per epoch by number of {what}"
+        [(title, header, rows)], raw[what] = _compare(settings, title, by_label, _BASE)
+        slopes = []
+        for peer in _BASE:
+            seconds = [per_epoch(timing)[peer] for timing in raw[what].values()]
+            slopes.append(np.polyfit(np.log(list(cases)), np.log(seconds), 1)[0])
+        rows.append(["log-log slope", *(f"{slope:.2f}" for slope in slopes)])
+        tables.append((title, header, rows))
+    return tables, raw

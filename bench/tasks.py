@@ -1,0 +1,133 @@
+"""What workers do for the sections on prediction, grid search and memory."""
+
+import sys
+
+import joblib
+import numpy as np
+
+from .cases import CASES, make_data
+from .peers import parameters, torch_network
+
+
+def _classifier(library):
+    if library == "fastnn":
+        from fastnn import MLPClassifier
+    else:
+        from sklearn.neural_network import MLPClassifier
+    return MLPClassifier
+
+
+def prepare_predict(library, method, n_rows):
+    """Returns ``run(repeats)``, the mean output of ``method`` on rows with A's 20 features.
+
+    All libraries predict with the weights of one network that scikit-learn trained.
+    """
+    case = CASES["A"]._replace(n=1_000)
+    data = make_data(case)
+    settings = {**parameters(case), "max_iter": 5}
+    trained = _classifier("scikit-learn")(**settings).fit(*data)
+    X = make_data(case._replace(n=n_rows + 2))[0][2:]
+    if library == "PyTorch":
+        call = _torch_prediction(case, trained, method, X)
+    else:
+        model = _classifier(library)(**settings).fit(*data)
+        model.coefs_, model.intercepts_ = trained.coefs_, trained.intercepts_
+        predict = getattr(model, method)
+
+        def call():
+            return predict(X)
+
+    def run(repeats):
+        for _ in range(repeats):
+            output = call()
+        return float(np.mean(output if output.ndim == 1 else output[:, 1]))
+
+    return run
+
+
+def _torch_prediction(case, trained, method, X):
+    import torch
+
+    net = torch_network(case, list(zip(trained.coefs_, trained.intercepts_, strict=True)))
+
+    def call():
+        with torch.inference_mode():
+            z = net(torch.from_numpy(X))
+            if method == "predict":
+                return (z.ravel() > 0).long().numpy()
+            p = torch.sigmoid(z)
+            return torch.hstack([1 - p, p]).numpy()
+
+    return call
+
+
+def prepare_grid(library, backend, max_iter):
+    """Returns ``run()``, the mean score of a grid search with 20 candidates and 5 folds."""
+    from sklearn.model_selection import GridSearchCV
+
+    case = CASES["A"]._replace(n=1_000)
+    X, y = make_data(case)
+    model = _classifier(library)(**{**parameters(case), "max_iter": max_iter})
+    grid = {
+        "alpha": np.logspace(-5, -1, 5),
+        "learning_rate_init": np.logspace(-3.5, -2, 4),
+    }
+
+    def run():
+        with joblib.parallel_config(backend, n_jobs=2):
+            search = GridSearchCV(model, grid, cv=5, refit=False).fit(X, y)
+        return float(np.mean(search.cv_results_["mean_test_score"]))
+
+    return run
+
+
+def _peak_bytes():
+    """The largest resident size of this process so far."""
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def save_data(case, folder):
+    """Write the data of a case to files: making it takes more memory than having it.
+
+    Returns a callable because workers keep one.
+    """
+
+    def run():
+        for name, array in zip("Xy", make_data(case), strict=True):
+            np.save(folder / f"{name}.npy", array)
+        # Compiling takes memory, too: kernels are in the disk cache after this.
+        _fit_few(_classifier("fastnn"), case)
+
+    return run
+
+
+def _fit_few(make, case):
+    few = case._replace(n=2_000, batch=200)
+    return make(**{**parameters(few), "max_iter": 1}).fit(*make_data(few))
+
+
+def prepare_memory(library, case, folder):
+    """Returns ``run()``: bytes of data, model and process around one epoch of ``fit``.
+
+    Those of the process are peaks: with libraries only, before and after ``fit``.
+    """
+    make = _classifier(library)
+    _fit_few(make, case._replace(classes=10))
+    libraries = _peak_bytes()
+    X, y = (np.load(folder / f"{name}.npy") for name in "Xy")
+    before = _peak_bytes()
+
+    def run():
+        model = make(**{**parameters(case), "max_iter": 1}).fit(X, y)
+        return {
+            "data": X.nbytes + y.nbytes,
+            "model": sum(a.nbytes for a in [*model.coefs_, *model.intercepts_]),
+            "libraries": libraries,
+            "before": before,
+            "peak": _peak_bytes(),
+        }
+
+    return run

@@ -1,0 +1,328 @@
+"""The disk cache of compiled kernels: it is never stale, and when it fails nothing else does.
+
+Every process here imports a copy of the package in a temporary folder, so that sources can be
+edited and cache files damaged. What does not depend on the kernels themselves is tested with a
+kernel that compiles in no time.
+"""
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastnn
+import fastnn.kernels
+
+KERNELS = Path(fastnn.kernels.__file__).parent
+SOURCES = sorted(path.name for path in KERNELS.glob("*.py"))
+
+# Runs the body of a test with all warnings recorded, and prints `result` in one line.
+PROGRAM = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np
+    import fastnn
+    result = {{}}
+{body}
+result["file"] = fastnn.__file__
+names = [warning.category.__name__ for warning in caught]
+result["warnings"] = [name for name in names if name != "ConvergenceWarning"]
+print(json.dumps(result))
+"""
+
+FIT = """
+def fit(dtype):
+    X = np.linspace(-1, 1, 40, dtype=dtype).reshape(10, 4)
+    model = fastnn.MLPRegressor(hidden_layer_sizes=3, max_iter=2, random_state=0).fit(X, X[:, 0])
+    assert model.coefs_[0].dtype == dtype
+    return b"".join(W.tobytes() for W in model.coefs_ + model.intercepts_).hex()
+"""
+
+# A kernel with the cache of the real ones. Its argument holds a class, as theirs do.
+TINY = """
+from typing import NamedTuple
+import numpy as np
+from fastnn.kernels.jit import Entry
+
+class Pair(NamedTuple):
+    values: np.ndarray
+    factor: float
+
+def weigh(pair):
+    total = 0.0
+    for value in pair.values:
+        total += value * pair.factor
+    return total
+
+def sample(dtype):
+    return (Pair(np.ones(3, dtype), 2.0),)
+
+entry = Entry(weigh, sample)
+"""
+
+WEIGH = """
+from fastnn.kernels.tiny import entry, sample
+for dtype in ("float32", "float64"):
+    result[dtype] = entry[dtype](*sample(dtype))
+    result["cached " + dtype] = bool(entry[dtype].stats.cache_hits)
+"""
+
+
+def run(site, *bodies, **environment):
+    """What one new process for each body prints, all at once, with the package in ``site``."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NUMBA_", "PYTHON"))
+    }
+    processes = []
+    for body in bodies:
+        indented = "".join(f"    {line}\n" for line in body.splitlines())
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM.format(body=indented)],
+            cwd=site,
+            env={**kept, "PYTHONPATH": str(site), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+    outputs = [process.communicate() for process in processes]
+    results = []
+    for process, (out, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+        results.append(json.loads(out.splitlines()[-1]))
+        # Not an installed fastnn, which in an editable installation is found by import hooks.
+        assert Path(results[-1].pop("file")) == site / "fastnn" / "__init__.py"
+    return results if len(results) > 1 else results[0]
+
+
+def cache_files(site, pattern="*.nb[ci]"):
+    return sorted(site.rglob(pattern))
+
+
+def rename(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def close_all_doors(site):
+    """Leave no place for a cache, even for root; returns the environment to use.
+
+    A folder cannot be made where there is a file, or below one.
+    """
+    folder = site / "fastnn" / "kernels" / "__pycache__"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_text("")
+    below_a_file = str(folder / "below")
+    return dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), below_a_file)
+
+
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory):
+    """Four processes that start at once without any cache: (folder, what each of them found)."""
+    site = tmp_path_factory.mktemp("cold")
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(fastnn.__file__).parent, site / "fastnn", ignore=ignore)
+    shutil.copytree(KERNELS, site / "fastnn" / "kernels", dirs_exist_ok=True, ignore=ignore)
+    warm_up = "result['ready'] = fastnn.warmup(['float32'])\n"
+    single = FIT + warm_up + "result['float32'] = fit('float32')\n"
+    double = FIT + "result['float64'] = fit('float64')\n"
+    return site, run(site, single, double, single, double)
+
+
+@pytest.fixture
+def warm(cold_start, tmp_path):
+    """A copy of the package with a warm cache."""
+    return shutil.copytree(cold_start[0], tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def expected(cold_start):
+    """The weights that a fit without any cache gives, for each dtype."""
+    single, double = cold_start[1][:2]
+    return {"float32": single["float32"], "float64": double["float64"]}
+
+
+@pytest.fixture(scope="module")
+def tiny_cold_start(tmp_path_factory):
+    """The same with the tiny kernel, both dtypes in each process."""
+    site = tmp_path_factory.mktemp("tiny")
+    kernels = site / "fastnn" / "kernels"
+    kernels.mkdir(parents=True)
+    (site / "fastnn" / "__init__.py").write_text("")
+    (kernels / "tiny.py").write_text(TINY)
+    for name in ("__init__.py", "jit.py"):
+        shutil.copy(KERNELS / name, kernels / name)
+    return site, run(site, WEIGH, WEIGH, WEIGH, WEIGH)
+
+
+@pytest.fixture
+def tiny(tiny_cold_start, tmp_path):
+    return shutil.copytree(tiny_cold_start[0], tmp_path / "site")
+
+
+def weighed(result, value=6.0):
+    return result["float32"] == result["float64"] == value
+
+
+def cached(result):
+    return result["cached float32"] and result["cached float64"]
+
+
+def test_processes_that_start_cold_at_once_agree(cold_start, tiny_cold_start, expected):
+    site, results = cold_start
+    for result in results:
+        assert result.get("float32", expected["float32"]) == expected["float32"]
+        assert result.get("float64", expected["float64"]) == expected["float64"]
+        assert result["warnings"] == []
+    site_tiny, results = tiny_cold_start
+    assert all(weighed(result) and result["warnings"] == [] for result in results)
+    assert cache_files(site, "*.tmp.*") == cache_files(site_tiny, "*.tmp.*") == []
+
+
+def test_the_second_process_does_not_compile(cold_start, warm, expected):
+    # One of two that started at once may have found what the other had saved, but not both.
+    assert {"float32": False} in [found.get("ready") for found in cold_start[1]]
+    before = cache_files(warm)
+    second = run(
+        warm,
+        FIT
+        + "result['weights'] = {dtype: fit(dtype) for dtype in ('float32', 'float64')}\n"
+        + "from fastnn.kernels.train import train\n"
+        + "stats = [train[dtype].stats for dtype in ('float32', 'float64')]\n"
+        + "result['hits'] = [sum(s.cache_hits.values()) for s in stats]\n"
+        + "result['misses'] = [sum(s.cache_misses.values()) for s in stats]\n"
+        + "result['ready'] = fastnn.warmup(['float32'])\n",
+    )
+    assert second == {
+        "weights": expected,
+        "hits": [1, 1],
+        "misses": [0, 0],
+        "ready": {"float32": True},
+        "warnings": [],
+    }
+    assert cache_files(warm) == before
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path):
+    digests = []
+    folder = shutil.copytree(KERNELS, tmp_path / "kernels")
+    for edit in ("", "# An edit.\n"):
+        (folder / name).write_text((folder / name).read_text() + edit)
+        spec = importlib.util.spec_from_file_location("jit_copy", folder / "jit.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        digests.append(module.DIGEST)
+    assert digests[0] != digests[1]
+
+
+def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
+    """Numba only looks at the file of the cached function: train.py, not activations.py."""
+    body = """
+from fastnn.kernels.train import predict, train
+result["cached"] = [train.is_cached("float32"), predict.is_cached("float32")]
+model = fastnn.MLPRegressor(hidden_layer_sizes=1, max_iter=1)
+one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+model.fit(one, zero)
+model.coefs_, model.intercepts_ = [one, one], [zero, zero]
+result["relu(3)"] = float(model.predict(3 * one)[0])
+"""
+    assert run(warm, body) == {"cached": [True, True], "relu(3)": 3.0, "warnings": []}
+    rename(
+        warm / "fastnn" / "kernels" / "activations.py",
+        "return type(z)(0) if z <= type(z)(0) else z\n",
+        "return type(z)(0) if z <= type(z)(0) else z * type(z)(2)\n",
+    )
+    assert run(warm, body) == {"cached": [False, False], "relu(3)": 6.0, "warnings": []}
+    assert run(warm, body) == {"cached": [True, True], "relu(3)": 6.0, "warnings": []}
+
+
+def test_without_a_place_for_the_cache_fits_work_and_warn_once(warm, expected):
+    body = FIT + "result['weights'] = [fit('float32'), fit('float32'), fit('float64')]\n"
+    result = run(warm, body, **close_all_doors(warm))
+    assert result["weights"] == [expected["float32"], expected["float32"], expected["float64"]]
+    assert result["warnings"] == ["CacheWarning"]
+
+
+def test_without_a_place_for_the_cache_both_dtypes_warn_once(tiny):
+    result = run(tiny, WEIGH, **close_all_doors(tiny))
+    assert weighed(result)
+    assert not cached(result)
+    assert result["warnings"] == ["CacheWarning"]
+
+
+def test_an_unwritable_numba_cache_dir_falls_back_to_the_package_folder(tiny):
+    unwritable = str(tiny / "fastnn" / "__init__.py" / "below a file")
+    result = run(tiny, WEIGH, NUMBA_CACHE_DIR=unwritable)
+    assert weighed(result)
+    assert cached(result)
+    assert result["warnings"] == []
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "without its end": lambda content: content[:-1],
+    "random": lambda content: random.Random(0).randbytes(len(content)),
+    "zeros": lambda content: bytes(len(content)),
+    # Pickles that fail in other ways: OverflowError, ModuleNotFoundError, AttributeError.
+    "too long": lambda content: b"\x8e" + b"\xff" * 8,
+    "no such module": lambda content: b"cno_such_module\nname\n.",
+    "no such class": lambda content: b"cbuiltins\nno_such_class\n.",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_damaged_cache_files_warn_at_most_once(kind, damage, tiny):
+    files = cache_files(tiny, f"*.{kind}")
+    assert len(files) == 2
+    for path in files:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    result = run(tiny, WEIGH)
+    assert weighed(result)
+    assert result["warnings"] in ([], ["CacheWarning"])
+
+
+def test_with_every_cache_file_damaged_a_fit_gives_the_same_weights(warm, expected):
+    files = cache_files(warm)
+    assert len(files) == 6  # train for both dtypes, predict for float32
+    for path in files:
+        path.write_bytes(DAMAGES["half"](path.read_bytes()))
+    result = run(warm, FIT + "result['weights'] = fit('float32')\n")
+    assert result == {"weights": expected["float32"], "warnings": ["CacheWarning"]}
+
+
+def test_a_cache_from_before_a_class_was_renamed_is_left_alone(tiny):
+    """Numba unpickles an index before it sees that it is old: AttributeError in the first fit."""
+    rename(tiny / "fastnn" / "kernels" / "tiny.py", "Pair", "Duo")
+    result = run(tiny, WEIGH)
+    assert weighed(result)
+    assert not cached(result)
+    assert result["warnings"] == []
+    assert cached(run(tiny, WEIGH))
+
+
+def test_machine_code_of_an_older_version_is_never_run(tiny):
+    """Numba saves the index, then the code: in between, the new index led to the old code.
+
+    A full disk or the end of the process at that moment made this last.
+    """
+    old = {path: path.read_bytes() for path in cache_files(tiny, "*.nbc")}
+    rename(tiny / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
+    assert weighed(run(tiny, WEIGH), -6.0)
+    for path in cache_files(tiny, "*.nbc"):
+        path.unlink()
+    for path, content in old.items():
+        path.write_bytes(content)
+    assert weighed(run(tiny, WEIGH), -6.0)

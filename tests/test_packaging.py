@@ -1,0 +1,148 @@
+"""What is in the wheel and in the source distribution, built from a copy of the checkout."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+import fastnn
+
+ROOT = Path(__file__).parents[1]
+# What builds and test runs leave in a checkout, and Git's own.
+LEFT_OVER = shutil.ignore_patterns(
+    "*.egg-info", "__pycache__", "build", "dist", ".git", ".*_cache", ".benchmarks", ".hypothesis"
+)
+
+
+def not_source(folder, names):
+    """What not to copy of a checkout's ``folder``; virtual environments go by any name."""
+    environments = {name for name in names if (Path(folder) / name / "pyvenv.cfg").exists()}
+    return LEFT_OVER(folder, names) | environments
+
+
+def python(*arguments, cwd, **environment):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def build(source, out, *what):
+    """Build with the setuptools of this environment if it is new enough, else pip gets one."""
+    try:
+        new_enough = int(version("setuptools").split(".")[0]) >= 77  # as in pyproject.toml
+    except PackageNotFoundError:
+        new_enough = False
+    isolation = ["--no-isolation"] if new_enough else []
+    # -P: a folder named build in the working directory is not the module.
+    done = python("-P", "-m", "build", *isolation, *what, "--outdir", out, source, cwd=out)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Folder with the source distribution and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("built")
+    source = tmp_path_factory.mktemp("checkout") / "fastnn"
+    shutil.copytree(ROOT, source, ignore=not_source)
+    build(source, folder)
+    (folder / "from_checkout").mkdir()
+    build(source, folder / "from_checkout", "--wheel")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
+    return path
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def package_files():
+    """The files that an installation has, by their installed names."""
+    files = {f"fastnn/{path.name}": path for path in (ROOT / "fastnn").glob("*.py")}
+    files |= {f"fastnn/kernels/{path.name}": path for path in (ROOT / "kernels").glob("*.py")}
+    return files | {"fastnn/py.typed": ROOT / "fastnn" / "py.typed"}
+
+
+def metadata(wheel):
+    (text,) = [data for name, data in contents(wheel).items() if name.endswith("/METADATA")]
+    return email.message_from_bytes(text)
+
+
+def test_the_wheel_holds_fastnn_and_its_kernels_and_nothing_else(wheel):
+    found = contents(wheel)
+    installed = {name: data for name, data in found.items() if ".dist-info/" not in name}
+    assert sorted(installed) == sorted(package_files())
+    for name, path in package_files().items():
+        assert installed[name] == path.read_bytes(), name
+    tops = {name.split("/")[0] for name in found}
+    assert tops == {"fastnn", f"fastnn-{fastnn.__version__}.dist-info"}
+
+
+def test_the_wheel_holds_the_license(wheel):
+    (text,) = [data for name, data in contents(wheel).items() if name.endswith("/LICENSE")]
+    assert text == (ROOT / "LICENSE").read_bytes()
+    assert b"BSD 3-Clause License" in text
+
+
+def test_the_metadata_says_what_users_and_tools_need(wheel):
+    found = metadata(wheel)
+    assert found["Name"] == "fastnn"
+    assert found["Version"] == fastnn.__version__
+    assert found["License-Expression"] == "BSD-3-Clause"
+    assert found["Requires-Python"] == ">=3.11"
+    assert {"test", "bench"} <= set(found.get_all("Provides-Extra"))
+    assert found.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+    required = [line for line in found.get_all("Requires-Dist") if "extra ==" not in line]
+    assert sorted(line.split(">=")[0] for line in required) == ["numba", "numpy", "scikit-learn"]
+
+
+def test_the_source_distribution_holds_the_kernels_and_builds_the_same_wheel(built, wheel):
+    (path,) = built.glob("*.tar.gz")
+    top = path.name.removesuffix(".tar.gz")
+    with tarfile.open(path) as archive:
+        names = set(archive.getnames())
+    for source in package_files().values():
+        assert f"{top}/{source.relative_to(ROOT)}" in names
+    assert {f"{top}/{name}" for name in ("LICENSE", "README.md", "pyproject.toml")} <= names
+    (direct,) = (built / "from_checkout").glob("*.whl")
+    assert contents(direct) == contents(wheel)
+
+
+def test_an_unpacked_wheel_has_its_kernels_at_fastnn_kernels(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import fastnn, fastnn.kernels.train, importlib.util\n"
+        "print(fastnn.kernels.train.__file__, fastnn.__version__)\n"
+        "assert importlib.util.find_spec('kernels') is None\n"
+    )
+    # PYTHONPATH comes before the import hooks of an editable installation.
+    done = python("-P", "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    train = tmp_path / "fastnn" / "kernels" / "train.py"
+    assert done.stdout.split() == [str(train), fastnn.__version__]
+
+
+def test_kernels_cannot_be_imported_from_the_checkout_by_another_name():
+    """A second set of kernels would be compiled and cached beside the first."""
+    done = python("-c", "import kernels", cwd=ROOT)
+    assert done.returncode != 0
+    assert "ImportError" in done.stderr
+    assert "pip install -e" in done.stderr
