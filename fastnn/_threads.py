@@ -60,25 +60,40 @@ class Pace:
 
     def __init__(self, choices, guess):
         self._speeds = dict.fromkeys(choices, guess)
-        # The first slice also finds memory and caches cold: its number of threads is tried again.
-        self._trials = [] if len(choices) == 1 else [choices[-1], choices[0], choices[-1]]
-        self._since_trial = 0.0
+        self._trials = sorted(choices, reverse=True) if len(choices) > 1 else []
+        self._tried = None  # examples and seconds of the trial that goes on, after its first slice
+        self._since_trials = 0.0
 
     def next_slice(self):
         """Number of threads, and of examples, of the next slice."""
         best = max(self._speeds, key=self._speeds.get)
-        if len(self._speeds) > 1 and self._since_trial > self.SECONDS_BETWEEN_TRIALS:
-            self._trials.append(min(self._speeds, key=self._speeds.get))
+        if self._since_trials > self.SECONDS_BETWEEN_TRIALS and len(self._speeds) > 1:
+            self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
+            self._since_trials = 0.0
         if self._trials:
-            self._since_trial = 0.0
-            n_threads = self._trials.pop(0)
+            n_threads = self._trials[0]
             return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
         return best, self._speeds[best] * self.SLICE_SECONDS
 
     def record(self, n_threads, examples, seconds):
         """Note how long a slice took."""
-        self._speeds[n_threads] = examples / max(seconds, 1e-9)
-        self._since_trial += seconds
+        if self._trials and self._tried is None:
+            # In the first slice memory and caches are cold, and helpers have to wake: it only
+            # tells how long the next should be.
+            self._speeds[n_threads] = examples / max(seconds, 1e-9)
+            self._tried = [0, 0.0]
+        elif self._trials:
+            self._tried[0] += examples
+            self._tried[1] += seconds
+            self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
+            if self._tried[1] > self.TRIAL_SECONDS / 2:
+                self._trials.pop(0)
+                self._tried = None
+        else:
+            # Half of the news: a single slice may have been interrupted.
+            speed = examples / max(seconds, 1e-9)
+            self._speeds[n_threads] = (self._speeds[n_threads] + speed) / 2
+            self._since_trials += seconds
 
 
 class Helpers:

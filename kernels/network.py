@@ -225,14 +225,17 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
     a_width, d_width = work.widths[k], work.widths[k + 1]
     a_first, d_first = a_start(work, k) + r0, d_start(work, k + 1) + d_width - n_out
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
-        # Vectors along the inputs: the transpose is formed, and turned.
+        # Vectors along the inputs: the transpose is formed, and turned unless it is one row.
         turned = matrix(work.packed[thread, PACKED_BYTES // scratch.size :], 0, M, 1)
-        if not fresh:
+        if n_out == 1:
+            turned = matrix(g, 0, M, 1)
+        elif not fresh:
             transpose(scratch, turned, matrix(g, 0, n_out, 1), M, n_out)
         a = matrix(work.a, a_first, a_width, 1)
         delta_t = matrix(work.d, d_first, 1, d_width)
         matmul(scratch, add, turned, delta_t, a, n_out, M, B)
-        transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
+        if n_out > 1:
+            transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
     else:
         a_t = matrix(work.a, a_first, 1, a_width)
         delta = matrix(work.d, d_first, d_width, 1)
@@ -257,7 +260,10 @@ def transpose_chunk(net, theta, theta_t, work, thread, chunk):
     k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
     n_in, n_out = net.units[k] + 1, net.units[k + 1]
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
-        scratch = scratch_of(work.packed, thread)
-        w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
-        w_t = matrix(theta_t, net.starts[k] + r0, n_in, 1)
-        transpose(scratch, w_t, w, r1 - r0, n_out)
+        start = net.starts[k] + r0
+        if n_out == 1:
+            theta_t[start : start + r1 - r0] = theta[start : start + r1 - r0]
+        else:
+            w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
+            w_t = matrix(theta_t, start, n_in, 1)
+            transpose(scratch_of(work.packed, thread), w_t, w, r1 - r0, n_out)

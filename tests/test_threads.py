@@ -1,0 +1,58 @@
+"""The choice of the number of threads."""
+
+import multiprocessing
+import threading
+
+import pytest
+
+from fastnn._threads import WORTH_A_THREAD, Pace, choose_n_threads
+
+
+def simulate(pace, speeds, seconds):
+    """Let slices take the time they would at ``speeds``; returns the share of time of each."""
+    spent = dict.fromkeys(speeds, 0.0)
+    while sum(spent.values()) < seconds:
+        n_threads, examples = pace.next_slice()
+        examples = max(1, int(examples))
+        overhead = 1e-4  # of waking, of the call
+        spent[n_threads] += examples / speeds[n_threads] + overhead
+        pace.record(n_threads, examples, examples / speeds[n_threads] + overhead)
+    return {n_threads: part / sum(spent.values()) for n_threads, part in spent.items()}
+
+
+@pytest.mark.parametrize("guess", [1e2, 1e3])
+@pytest.mark.parametrize("speeds", [{1: 1e6, 2: 1.7e6}, {1: 1e6, 2: 0.5e6}, {1: 1e4, 8: 100.0}])
+def test_most_of_the_time_goes_at_the_better_pace(speeds, guess):
+    shares = simulate(Pace(sorted(speeds), guess), speeds, 2.0)
+    assert shares[max(speeds, key=speeds.get)] > 0.9
+
+
+def test_the_pace_follows_the_machine():
+    pace = Pace([1, 2], 1e5)
+    assert simulate(pace, {1: 1e6, 2: 1.8e6}, 1.0)[2] > 0.9
+    assert simulate(pace, {1: 1e6, 2: 0.3e6}, 3.0)[1] > 0.8  # another program took the core
+    assert simulate(pace, {1: 1e6, 2: 1.8e6}, 3.0)[2] > 0.8  # and went
+
+
+def test_one_choice_is_always_taken():
+    assert simulate(Pace([3], 1e5), {3: 1e6}, 1.0) == {3: 1.0}
+
+
+def test_the_number_of_threads_is_what_pays_off(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", 4)
+    assert choose_n_threads(7, 0) == 7  # as asked for
+    assert choose_n_threads(None, WORTH_A_THREAD) == 1
+    assert choose_n_threads(None, 3 * WORTH_A_THREAD) == 3
+    assert choose_n_threads(None, 100 * WORTH_A_THREAD) == 4
+
+
+def test_one_thread_where_the_caller_is_parallel_already(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(choose_n_threads(None, 1e12)))
+    thread.start()
+    thread.join()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found.append(pool.apply(choose_n_threads, (None, 1e12)))
+    assert found == [1, 1]
