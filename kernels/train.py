@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
+from .denormals import flush_denormals, restore_denormals
 from .jit import EXACT, Entry, borrowed, readonly
 from .layout import (
     ARRIVED,
@@ -59,6 +60,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
     """
     net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
     rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
+    mode = flush_denormals()
     slices = 0
     while True:
         if thread > 0:
@@ -79,6 +81,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         if n_threads > 1:
             arrivals += n_threads
             if not wait_for_all(sync, arrivals):
+                restore_denormals(mode)
                 return
         for batch in range(first, last, batch_size):
             batch_end = min(batch + batch_size, last)
@@ -114,6 +117,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
+                        restore_denormals(mode)
                         return
                 if thread == 0:
                     batch_loss = add_in_order(batch_loss, work.row_loss, B)
@@ -130,6 +134,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
+                        restore_denormals(mode)
                         return
             t += 1
             if thread == 0:
@@ -139,6 +144,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
             orders.numbers[LOSS] = loss
             orders.integers[UPDATES] = t
             orders.integers[ARRIVED] = arrivals
+            restore_denormals(mode)
             return
 
 

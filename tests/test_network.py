@@ -1,6 +1,7 @@
 """Loss, gradient and updates of the compiled network against tests/reference.py."""
 
 import importlib.util
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,17 @@ def test_gradient_rule_leaves_the_weights_alone():
     with Trainer(net, theta, data, 4, 1) as trainer:
         trainer.run_epoch(np.arange(11), Rule(GRADIENT, 0.0, 0.1, 0.0, 0.0, 0.0))
     np.testing.assert_array_equal(theta, before)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_denormals_are_zero_in_training_and_nowhere_else(n_threads):
+    """Second moments that shrink into them made single-example training half as slow again."""
+    tiny = np.finfo(np.float64).tiny
+    net, theta, data, *_ = problem("squared_error", [4, 9, 2], "relu")
+    state = np.full((2, theta.size), tiny / 2)
+    with Trainer(net, theta, data, 4, n_threads, state) as trainer:
+        rule = Rule(ADAM, 0.1, 0.0, 0.9, 1.0, 1e-8)  # beta_2 = 1: the second moment stays
+        trainer.run_epoch(np.arange(11), rule)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        assert (state[1] == 0).all()
+    assert np.array([tiny]) / 4 > 0
