@@ -216,7 +216,8 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
     n_out = net.units[k + 1]
     if k == 0 and is_sparse(data):
         if fresh:
-            g[:] = 0
+            for i in range(g.size):
+                g[i] = 0
         sparse_gradient(net, g, data, rows, first, work, thread, r0, r1, B, restart)
         return
     scratch = scratch_of(work.packed, thread)
@@ -262,7 +263,8 @@ def transpose_chunk(net, theta, theta_t, work, thread, chunk):
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
         start = net.starts[k] + r0
         if n_out == 1:
-            theta_t[start : start + r1 - r0] = theta[start : start + r1 - r0]
+            for i in range(start, start + r1 - r0):
+                theta_t[i] = theta[i]
         else:
             w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
             w_t = matrix(theta_t, start, n_in, 1)

@@ -138,7 +138,8 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                         return
             t += 1
             if thread == 0:
-                penalty = 0.5 * rule.alpha * work.squares.sum()
+                squares = add_in_order(0.0, work.squares, work.squares.size)
+                penalty = 0.5 * rule.alpha * squares
                 loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
         if thread == 0:
             orders.numbers[LOSS] = loss
