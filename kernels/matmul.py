@@ -354,10 +354,24 @@ def _transpose_block(typingctx, like, to, to_row, source, row, M, N):
 _full = _tile(TILE_ROWS, 2, masked=False)
 _right = _tile(TILE_ROWS, 2, masked=True)
 _narrow = _tile(TILE_ROWS, 1, masked=True)
-# Few rows: as many vectors as make up for them, or the sums would wait for each other.
-_four_rows = _tile(4, SUMS // 4, masked=True)
-_two_rows = _tile(2, 6, masked=True)
-_one_row = _tile(1, 8, masked=True)
+
+
+def _few_rows(MR, NV):
+    """The product of ``MR`` rows, with as many vectors as keep its sums from waiting."""
+    tile = _tile(MR, NV, masked=True)
+
+    @leaf
+    def over_columns(scratch, add, c, c_row, a, A, B, N, K):
+        lanes = VECTOR_BYTES // scratch.size
+        for n in range(0, N, NV * lanes):
+            at = n * scratch.size
+            b = B.at + at
+            tile(scratch.like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, N - n)
+
+    return over_columns
+
+
+_four_rows, _two_rows, _one_row = _few_rows(4, SUMS // 4), _few_rows(2, 6), _few_rows(1, 8)
 _dot_column = _dot(8, 1)
 _dot_block = _dot(4, 4)
 _dot_row = _dot(1, 4)
@@ -398,36 +412,20 @@ def matmul(scratch, add, C, A, B, M, N, K):
     C, A, B : Matrix
     M, N, K : numbers of rows of C, columns of C, terms of each sum
     """
-    like, size = scratch.like, scratch.size
-    lanes = VECTOR_BYTES // size
     i = M // TILE_ROWS * TILE_ROWS
     if i > 0:
         _whole_tiles(scratch, add, C, A, B, i, N, K)
     while i < M:
-        c = C.at + i * C.row * size
-        a = A.at + i * A.row * size
-        b = B.at
-        n = 0
+        c = C.at + i * C.row * scratch.size
+        a = A.at + i * A.row * scratch.size
         if M - i >= 4:
-            while n < N:
-                _four_rows(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
-                n += SUMS // 4 * lanes
-                c += SUMS // 4 * VECTOR_BYTES
-                b += SUMS // 4 * VECTOR_BYTES
+            _four_rows(scratch, add, c, C.row, a, A, B, N, K)
             i += 4
         elif M - i >= 2:
-            while n < N:
-                _two_rows(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
-                n += 6 * lanes
-                c += 6 * VECTOR_BYTES
-                b += 6 * VECTOR_BYTES
+            _two_rows(scratch, add, c, C.row, a, A, B, N, K)
             i += 2
         else:
-            while n < N:
-                _one_row(like, add, c, C.row, a, A.row, A.column, b, B.row, K, N - n)
-                n += 8 * lanes
-                c += 8 * VECTOR_BYTES
-                b += 8 * VECTOR_BYTES
+            _one_row(scratch, add, c, C.row, a, A, B, N, K)
             i += 1
 
 
