@@ -47,12 +47,14 @@ class Case(NamedTuple):
         return f"{self.n}x{self.d} ({hidden}) {self.classes or 'value'}, {self.batch}"
 
     def epochs(self, seconds):
-        """How many epochs take about ``seconds`` in the slowest peer, 1 to 100.
+        """How many epochs take about ``seconds`` in the slowest peer, at most 100.
 
-        A rough model, the same on every machine: 250 µs for each update and 60 GF/s.
+        A rough model, the same on every machine: 250 µs for each update and 60 GF/s. From a second
+        on at least 10, as fits have: what comes before the first epoch counts in a ``fit``.
         """
         updates = -(-self.n // self.batch)
-        return max(1, min(100, round(seconds / (updates * 250e-6 + self.flops / 60e9))))
+        epochs = round(seconds / (updates * 250e-6 + self.flops / 60e9))
+        return max(10 if seconds >= 1 else 1, min(100, epochs))
 
 
 CASES = {
