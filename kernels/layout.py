@@ -56,7 +56,7 @@ class Params(NamedTuple):
     """What training changes. All flat, in the layout of this module."""
 
     theta: np.ndarray  # (n_params,)
-    theta_t: np.ndarray  # (n_params,): W of each layer transposed
+    theta_t: np.ndarray  # (n_params,): each [b; W] transposed, where it is read
     gradient: np.ndarray  # (n_params,)
     state: np.ndarray  # (n_slots, n_params): the optimiser's memory
 

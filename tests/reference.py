@@ -2,7 +2,7 @@
 
 The specification that the kernels are held against. Where the notes are wrong (design decision:
 the sign of dC/dy_hat, the second sigma' in dz/dtheta, the missing step for hidden units) this
-follows the chain rule, and tests/test_gradients.py holds it against finite differences.
+follows the chain rule, and tests/test_network.py holds it against finite differences.
 
 Theta is a list; Theta[l] has shape (N_{l+1}, N_l + 1), the bias in column 0, as in the notes.
 """

@@ -11,7 +11,7 @@ import fastnn
 
 # Tests that call private methods of scikit-learn's classes, which fastnn does not have.
 PRIVATE = {
-    "test_gradient": "calls _loss_grad_lbfgs; tests/test_gradients.py does the same for fastnn",
+    "test_gradient": "calls _loss_grad_lbfgs; tests/test_network.py does the same for fastnn",
 }
 
 
