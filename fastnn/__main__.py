@@ -70,7 +70,7 @@ def compare(rounds, max_iter, dtype):
         mlp = model[-1]
         median = statistics.median(seconds[name])
         print(
-            f"{name:14}{model.score(X_test, y_test):9.4f}{mlp.n_iter_:8}{median:10.3f} s"
+            f"{name:14}{model.score(X_test, y_test):9.4f}{mlp.n_iter_:8}{median:10.4f} s"
             f"{mlp.n_iter_ * len(X_train) / median:14,.0f}"
         )
     ratio = statistics.median(
