@@ -77,10 +77,11 @@ class Pace:
 
     def record(self, n_threads, examples, seconds):
         """Note how long a slice took."""
+        speed = examples / max(seconds, 1e-9)
         if self._trials and self._tried is None:
             # In the first slice memory and caches are cold, and helpers have to wake: it only
             # tells how long the next should be.
-            self._speeds[n_threads] = examples / max(seconds, 1e-9)
+            self._speeds[n_threads] = speed
             self._tried = [0, 0.0]
         elif self._trials:
             self._tried[0] += examples
@@ -91,7 +92,6 @@ class Pace:
                 self._tried = None
         else:
             # Half of the news: a single slice may have been interrupted.
-            speed = examples / max(seconds, 1e-9)
             self._speeds[n_threads] = (self._speeds[n_threads] + speed) / 2
             self._since_trials += seconds
 

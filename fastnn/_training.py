@@ -1,6 +1,6 @@
 """The training loop between kernel calls: epochs, shuffling, stopping, schedules, L-BFGS.
 
-The door to the kernels: estimators hand over a ``Network`` and ``Data``, strings become codes here,
+The door to the kernels: estimators hand over a ``Net`` and ``Data``, strings become codes here,
 and no array is computed with except by a kernel.
 """
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf, readonly
-from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES
+from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES, few_outputs
 
 
 class Net(NamedTuple):
@@ -146,11 +146,14 @@ def vector_behind(coefs, intercepts):
 
 
 def transposed(theta, net):
-    """A new vector ``theta_t``."""
+    """A new vector ``theta_t``, filled where the forward pass reads it: layers of few outputs."""
     theta_t = np.empty_like(theta)
     starts = net.starts.tolist()
     for start, stop, n_out in zip(starts, starts[1:], net.units[1:].tolist(), strict=False):
-        theta_t[start:stop].reshape(n_out, -1)[...] = theta[start:stop].reshape(-1, n_out).T
+        n_in = (stop - start) // n_out
+        if few_outputs.py_func(n_in, n_out, VECTOR_BYTES // theta.itemsize):
+            block = theta[start:stop].reshape(n_in, n_out)
+            theta_t[start:stop].reshape(n_out, n_in)[...] = block.T
     return theta_t
 
 

@@ -457,6 +457,12 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
         add = 1
 
 
+@leaf
+def few_outputs(n_in, n_out, lanes):
+    """Whether dot products along the inputs waste fewer lanes than vectors along the outputs."""
+    return n_out * (n_in // lanes + 4) < n_in * ((n_out + lanes - 1) // lanes)
+
+
 @shared
 def dot_products(scratch, add, C, A, B, M, N, K):
     """C <- A B^T, or C + A B^T, with A (M, K), B (N, K), C (M, N); all rows are contiguous."""

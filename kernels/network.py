@@ -19,6 +19,7 @@ from .matmul import (
     PACKED_BYTES,
     VECTOR_BYTES,
     dot_products,
+    few_outputs,
     matmul,
     matrix,
     prefetch,
@@ -78,12 +79,6 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
             w = theta[start : start + n_out]
             for j in range(n_out):
                 z[j] += x * w[j]
-
-
-@leaf
-def few_outputs(n_in, n_out, lanes):
-    """Whether dot products along the inputs waste fewer lanes than vectors along the outputs."""
-    return n_out * (n_in // lanes + 4) < n_in * ((n_out + lanes - 1) // lanes)
 
 
 @leaf

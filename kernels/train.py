@@ -24,6 +24,7 @@ from .layout import (
     new_orders,
     work_for,
 )
+from .matmul import TILE_ROWS
 from .network import (
     accumulate_gradient,
     feedforward,
@@ -48,7 +49,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
     """Mini-batch gradient descent over a slice of an epoch.
 
     Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
-    and take part in every slice that is not for thread 0 alone. They do not read their orders
+    and take part in every slice that is not for thread 0 alone. They read neither orders nor rows
     after the last barrier of a slice, so that thread 0 may write new ones.
 
     Parameters
@@ -97,7 +98,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
             for block in range(batch, batch_end, work.capacity):
                 B = min(work.capacity, batch_end - block)
                 share = (B + n_threads - 1) // n_threads
-                share = (share + 7) // 8 * 8  # whole tiles
+                share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
                 i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
                 if i1 > i0:
                     feedforward(
@@ -141,6 +142,11 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 squares = add_in_order(0.0, work.squares, work.squares.size)
                 penalty = 0.5 * rule.alpha * squares
                 loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
+        if n_threads > 1:  # the last mini-batches may have been skipped, without a barrier
+            arrivals += n_threads
+            if not wait_for_all(sync, arrivals):
+                restore_denormals(mode)
+                return
         if thread == 0:
             orders.numbers[LOSS] = loss
             orders.integers[UPDATES] = t

@@ -61,6 +61,17 @@ def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypat
         assert bits(MLPClassifier(**settings).fit(X, Y)) == expected
 
 
+def test_slices_that_end_in_skipped_batches_give_the_same_bits(monkeypatch):
+    """Helpers once went on reading the rows of a slice after its last barrier."""
+    weight = np.where(np.arange(len(X)) // 10 % 3 == 0, 1.0, 0.0)  # two batches of three count not
+    settings = {"max_iter": 30, "random_state": 0, "batch_size": 10, "shuffle": False, "tol": 0}
+    expected = bits(MLPClassifier(n_threads=1, **settings).fit(X, Y, sample_weight=weight))
+    monkeypatch.setattr("fastnn._threads.Pace.next_slice", lambda self: (3, 20))
+    for _ in range(5):
+        model = MLPClassifier(n_threads=3, **settings).fit(X, Y, sample_weight=weight)
+        assert bits(model) == expected
+
+
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_any_number_of_threads_gives_the_same_regression(n_threads):
     targets = np.stack([X.sum(1), X[:, 20], Y], axis=1)
