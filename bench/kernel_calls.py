@@ -52,14 +52,14 @@ def activate(name, a):
 
 @_jit
 def _update(rule, w, g, state, t):
-    rules.add_penalty(g, w, w.dtype.type(rule.alpha))
-    rules.update(rule, w, g, state, 0, w.size, 1.0, rules.learning_rate(rule, t))
+    eta = rules.learning_rate(rule, t)
+    rules.update(rule, w, g, state, 0, w.size, rule.alpha, 1.0, eta)
 
 
 def adam(w, g, state, t):
     """Update ``t`` of the weights ``w`` in place, from the gradient ``g`` without its penalty.
 
-    ``state`` is ``(2, w.size)``, the two moments. The penalty is added to ``g`` in place.
+    ``state`` is ``(2, w.size)``, the two moments.
     """
     _update(_ADAM, w, g, state, t)
 

@@ -1,6 +1,8 @@
 """How many threads, and the helpers that run a kernel beside the calling thread."""
 
+import ctypes
 import multiprocessing
+import os
 import threading
 
 import joblib
@@ -40,6 +42,14 @@ def choose_n_threads(n_threads, operations):
     return max(1, min(worth, joblib.cpu_count(), numba.config.NUMBA_NUM_THREADS))
 
 
+try:
+    _getcpu = ctypes.CDLL(None).sched_getcpu  # the core that runs this thread
+except (AttributeError, OSError, TypeError):  # not on Linux
+
+    def _getcpu():
+        return None
+
+
 class Pace:
     """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
 
@@ -56,20 +66,24 @@ class Pace:
 
     SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
     TRIAL_SECONDS = 0.002
-    SECONDS_BETWEEN_TRIALS = 0.2
+    # Until the choice is questioned: soon at first, as a short trial may have been disturbed.
+    FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
 
     def __init__(self, choices, guess):
         self._speeds = dict.fromkeys(choices, guess)
         self._trials = sorted(choices, reverse=True) if len(choices) > 1 else []
-        self._tried = None  # examples and seconds of the trial that goes on, after its first slice
+        self._tried = [0, 0.0]  # examples and seconds of the trial that goes on
+        self._last = None  # number of threads of the last slice
         self._since_trials = 0.0
+        self._between_trials = self.FIRST_SECONDS
 
     def next_slice(self):
         """Number of threads, and of examples, of the next slice."""
         best = max(self._speeds, key=self._speeds.get)
-        if self._since_trials > self.SECONDS_BETWEEN_TRIALS and len(self._speeds) > 1:
+        if self._since_trials > self._between_trials and len(self._speeds) > 1:
             self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
             self._since_trials = 0.0
+            self._between_trials = min(2 * self._between_trials, self.MOST_SECONDS)
         if self._trials:
             n_threads = self._trials[0]
             return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
@@ -78,22 +92,39 @@ class Pace:
     def record(self, n_threads, examples, seconds):
         """Note how long a slice took."""
         speed = examples / max(seconds, 1e-9)
-        if self._trials and self._tried is None:
-            # In the first slice memory and caches are cold, and helpers have to wake: it only
-            # tells how long the next should be.
-            self._speeds[n_threads] = speed
+        if n_threads != self._last and (self._trials or seconds < self.SLICE_SECONDS / 2):
+            # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
+            # the next slice should be, otherwise nothing if it was short.
+            self._last = n_threads
             self._tried = [0, 0.0]
+            if self._trials:
+                self._speeds[n_threads] = speed
         elif self._trials:
             self._tried[0] += examples
             self._tried[1] += seconds
             self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
             if self._tried[1] > self.TRIAL_SECONDS / 2:
                 self._trials.pop(0)
-                self._tried = None
         else:
             # Half of the news: a single slice may have been interrupted.
+            self._last = n_threads
             self._speeds[n_threads] = (self._speeds[n_threads] + speed) / 2
             self._since_trials += seconds
+
+
+def _leave_core(core):
+    """Have this thread moved to another core than ``core``, from where it may move as it likes.
+
+    Linux starts a thread on its parent's core and takes tens of milliseconds to spread them: as
+    long as a fit, and long enough to find two threads slower than one.
+    """
+    try:
+        cores = os.sched_getaffinity(0)  # 0 is the calling thread
+        if cores - {core}:
+            os.sched_setaffinity(0, cores - {core})
+            os.sched_setaffinity(0, cores)
+    except (AttributeError, OSError):  # not there, or not allowed
+        pass
 
 
 class Helpers:
@@ -113,6 +144,7 @@ class Helpers:
         ]
 
     def __enter__(self):
+        self._core = _getcpu()
         try:
             for thread in self._threads:
                 thread.start()
@@ -129,6 +161,7 @@ class Helpers:
 
     def _help(self, kernel, *arguments):
         try:
+            _leave_core(self._core)
             kernel(*arguments)
         except BaseException as error:
             self._error = error

@@ -26,6 +26,7 @@ from .kernels.layout import (
     Net,
     Params,
     empty_data,
+    n_parts,
     new_orders,
     starts_of,
     transposed,
@@ -149,6 +150,8 @@ class Trainer:
             state = np.zeros((0, theta.size), theta.dtype)
         operations = operations_per_example(net.units)
         most_threads = choose_n_threads(n_threads, operations * batch_size)
+        if n_threads is None:
+            most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(
             sorted({1 if n_threads is None else most_threads, most_threads}), 2e9 / operations
         )

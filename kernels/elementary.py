@@ -13,10 +13,10 @@ s = f / (2 + f), as its series in s^2.
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import EXACT
+from .jit import EXACT, exact
 
 _INTEGER = {types.float32: types.int32, types.float64: types.int64}
 _REAL = {integer: real for real, integer in _INTEGER.items()}
@@ -48,13 +48,14 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
     Numba widens integer arithmetic to 64 bits; ``Int(...)`` keeps float32 loops in 32-bit lanes.
 
     ``ln2_hi`` has trailing zero bits, so that n * ln2_hi is exact. ``P`` and ``log_terms`` are
-    polynomial coefficients, highest degree first, padded with zeros to one length.
+    polynomial coefficients, highest degree first; float32 takes the last five alone.
     """
     bias = Int(2 ** (exponent_bits - 1) - 1)
     shift = Int(mantissa_bits)
     magic = T(1.5 * 2.0**mantissa_bits)  # adding it rounds to an integer, kept in the low bits
     log2e = T(1 / math.log(2))
     ln2_hi, ln2_lo = T(ln2_hi), T(ln2_lo)
+    double = T is np.float64
     zero, half, one, two = T(0), T(0.5), T(1), T(2)
     infinity, nan = T(np.inf), T(np.nan)
     largest = T(math.log(np.finfo(T).max) + 1)
@@ -64,7 +65,6 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
     sqrt_half = np.array(math.sqrt(0.5), T).view(Int)[()]
     p0, p1, p2, p3, p4, p5, p6, p7, p8, p9 = (T(c) for c in P)
     l0, l1, l2, l3, l4, l5, l6, l7, l8, l9 = (T(c) for c in log_terms)
-    exact = njit(**EXACT)
 
     @exact
     def power_of_two(n):
@@ -76,12 +76,14 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
         t = x * log2e + magic
         n = t - magic
         r = (x - n * ln2_hi) - n * ln2_lo
-        p = p0
-        p = p * r + p1
-        p = p * r + p2
-        p = p * r + p3
-        p = p * r + p4
-        p = p * r + p5
+        p = p5
+        if double:
+            p = p0
+            p = p * r + p1
+            p = p * r + p2
+            p = p * r + p3
+            p = p * r + p4
+            p = p * r + p5
         p = p * r + p6
         p = p * r + p7
         p = p * r + p8
@@ -121,12 +123,14 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
         n = T(Int(e - denormal_shift) if denormal else e)
         s = f / (two + f)
         z = s * s
-        p = l0
-        p = p * z + l1
-        p = p * z + l2
-        p = p * z + l3
-        p = p * z + l4
-        p = p * z + l5
+        p = l5
+        if double:
+            p = l0
+            p = p * z + l1
+            p = p * z + l2
+            p = p * z + l3
+            p = p * z + l4
+            p = p * z + l5
         p = p * z + l6
         p = p * z + l7
         p = p * z + l8

@@ -76,6 +76,7 @@ class Work(NamedTuple):
     chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
+    parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch, see phase 2
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
@@ -160,6 +161,17 @@ def transposed(theta, net):
 # A block of this many rows keeps memory flat for any batch size; results do not depend on it.
 BLOCK_ROWS = 1024
 
+# Small networks form the gradient of each part of a mini-batch on its own and add these up: less
+# moves between cores than when all threads read all examples. The number depends on the network
+# alone, and so do the results.
+PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
+
+
+def n_parts(units, batch_size):
+    """Number of parts of a mini-batch that have gradients of their own; 0: not divided."""
+    small = starts_of(units)[-1] <= MOST_PARAMS
+    return PARTS if small and batch_size >= PARTS * LEAST_PART else 0
+
 
 def work_for(units, dtype, batch_size, n_threads, sparse):
     """Allocate the scratch that training takes, and divide phase 2 over the threads."""
@@ -193,6 +205,7 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         chunks=chunks,
         shares=shares,
         squares=np.zeros(len(chunks)),
+        parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
     )
 
 
@@ -221,6 +234,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         chunks=no_integers,
         shares=no_integers,
         squares=np.empty(0),
+        parts=np.empty((0, 0), dtype),
         packed=packed.reshape(n_threads, -1),
     )
 
@@ -235,7 +249,7 @@ def _aligned_zeros(size, dtype):
 
 def _rows_per_chunk(n_in, n_out):
     """Rows of [b; W] in a chunk: whole tiles, worth a call, and enough chunks to share out."""
-    rows = max(-(-512 // n_out), min(64, -(-n_in // 8)))
+    rows = max(-(-2048 // n_out), min(64, -(-n_in // 8)))
     return int(-(-rows // TILE_ROWS) * TILE_ROWS)
 
 

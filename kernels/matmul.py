@@ -48,6 +48,7 @@ def _vector_bytes_and_sums():
 
 VECTOR_BYTES, SUMS = _vector_bytes_and_sums()
 TILE_ROWS = SUMS // 2
+THREE_VECTORS = SUMS == 16  # whether half as many sums again fit as well
 
 
 class _Emitter:
@@ -247,14 +248,14 @@ def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
             builder.store(value, pointer).align = emit.size
 
 
-def _emit_pack(emit, packed, B, b_row, K, columns):
-    """Copy K rows of two vectors of B to ``packed``, zeros where there are no columns."""
-    masks = [emit.mask(j, columns) for j in range(2)]
-    row = ir.Constant(_I64, 2 * VECTOR_BYTES)
+def _emit_pack(emit, vectors, packed, B, b_row, K, columns):
+    """Copy K rows of so many vectors of B to ``packed``, zeros where there are no columns."""
+    masks = [emit.mask(j, columns) for j in range(vectors)]
+    row = ir.Constant(_I64, vectors * VECTOR_BYTES)
 
     def body(values):
         at_b, at_packed = values
-        for j in range(2):
+        for j in range(vectors):
             emit.store(emit.load(at_b, j, masks[j]), at_packed, j)
         return [emit.element(at_b, b_row), emit.builder.add(at_packed, row)]
 
@@ -335,14 +336,20 @@ def _dot(MR, NR):
     return dot
 
 
-_codegen_pack = _emitted("pack", _emit_pack, 5)
+def _pack(vectors):
+    def body(emit, *args):
+        _emit_pack(emit, vectors, *args)
+
+    codegen = _emitted(f"pack_{vectors}", body, 5)
+
+    @intrinsic
+    def pack(typingctx, like, packed, B, b_row, K, columns):
+        return types.void(like, *[types.intp] * 5), codegen
+
+    return pack
 
 
-@intrinsic
-def _pack(typingctx, like, packed, B, b_row, K, columns):
-    return types.void(like, *[types.intp] * 5), _codegen_pack
-
-
+_pack_two, _pack_three = _pack(2), _pack(3)
 _codegen_transpose = _emitted("transpose", _emit_transpose, 6)
 
 
@@ -354,6 +361,7 @@ def _transpose_block(typingctx, like, to, to_row, source, row, M, N):
 _full = _tile(TILE_ROWS, 2, masked=False)
 _right = _tile(TILE_ROWS, 2, masked=True)
 _narrow = _tile(TILE_ROWS, 1, masked=True)
+_last = _tile(TILE_ROWS, 3, masked=True)
 
 
 def _few_rows(MR, NV):
@@ -381,7 +389,7 @@ _dot_one = _dot(1, 1)
 # The part of B that tiles run over at a time, copied to one place: it stays in the L1 cache,
 # aligned, and no stride between rows can make its lines fall on each other.
 PACKED_K = 128
-PACKED_BYTES = PACKED_K * 2 * VECTOR_BYTES
+PACKED_BYTES = PACKED_K * 3 * VECTOR_BYTES
 BLOCK_M = 16 * TILE_ROWS  # rows of A that stay in the L2 cache meanwhile
 
 
@@ -439,28 +447,37 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
         terms = min(step, K - k)
         for block in range(0, M, BLOCK_M):
             block_end = min(M, block + BLOCK_M)
-            for n in range(0, N, 2 * lanes):
-                b, b_row = B.at + (k * B.row + n) * size, B.row
+            n = 0
+            while n < N:
                 left = N - n
+                # The last three vectors go together: one on its own would wait for broadcasts.
+                vectors = 3 if THREE_VECTORS and 2 * lanes < left <= 3 * lanes else 2
+                b, b_row = B.at + (k * B.row + n) * size, B.row
                 if packing:
-                    _pack(like, scratch.packed, b, b_row, terms, left)
-                    b, b_row = scratch.packed, 2 * lanes
+                    if vectors == 3:
+                        _pack_three(like, scratch.packed, b, b_row, terms, left)
+                    else:
+                        _pack_two(like, scratch.packed, b, b_row, terms, left)
+                    b, b_row = scratch.packed, vectors * lanes
                 for i in range(block, block_end, TILE_ROWS):
                     c = C.at + (i * C.row + n) * size
                     a = A.at + (i * A.row + k * A.column) * size
-                    if left >= 2 * lanes:
+                    if vectors == 3:
+                        _last(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+                    elif left >= 2 * lanes:
                         _full(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
                     elif left > lanes:
                         _right(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
                     else:
                         _narrow(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+                n += vectors * lanes
         add = 1
 
 
 @leaf
 def few_outputs(n_in, n_out, lanes):
     """Whether dot products along the inputs waste fewer lanes than vectors along the outputs."""
-    return n_out * (n_in // lanes + 4) < n_in * ((n_out + lanes - 1) // lanes)
+    return 3 * n_out * (n_in // lanes + 4) < 2 * n_in * ((n_out + lanes - 1) // lanes)
 
 
 @shared

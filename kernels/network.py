@@ -12,7 +12,7 @@ an order that does not depend on the number of threads::
 import numpy as np
 
 from .activations import activate, multiply_by_slope
-from .jit import leaf
+from .jit import leaf, section
 from .layout import a_start, d_start, is_sparse
 from .losses import output_delta, row_losses
 from .matmul import (
@@ -26,7 +26,7 @@ from .matmul import (
     scratch_of,
     transpose,
 )
-from .rules import add_penalty, update
+from .rules import update
 
 # What a product does with what is there. Variables, not literals, for which Numba would compile
 # the products anew.
@@ -81,7 +81,7 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
                 z[j] += x * w[j]
 
 
-@leaf
+@section
 def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
     """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for examples i0..i1 of the block."""
     scratch = scratch_of(work.packed, thread)
@@ -108,7 +108,7 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
                 work.a[i] = scratch.like + 1
 
 
-@leaf
+@section
 def output_error(net, data, rows, first, work, i0, i1):
     """Loss of each example and the delta of the output layer, both times the example's weight."""
     last = net.units.size - 1
@@ -128,7 +128,7 @@ def output_error(net, data, rows, first, work, i0, i1):
                 d[(i - i0) * width + k] *= weight
 
 
-@leaf
+@section
 def propagate_delta(net, theta_t, work, thread, i0, i1):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
     scratch = scratch_of(work.packed, thread)
@@ -147,7 +147,7 @@ def propagate_delta(net, theta_t, work, thread, i0, i1):
 
 
 @leaf
-def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, restart):
+def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, i1, restart):
     """Add to the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
 
     ``restart``: find r0 in each CSR row; otherwise it is where the thread's last chunk ended.
@@ -155,7 +155,7 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, B, r
     n_out = net.units[1]
     width = work.widths[1]
     f0, f1 = max(0, r0 - 1), r1 - 1  # the features of these rows
-    for i in range(B):
+    for i in range(i0, i1):
         start = d_start(work, 1) + (i + 1) * width - n_out
         d = work.d[start : start + n_out]
         if r0 == 0:
@@ -200,9 +200,9 @@ def gradient_of(net, gradient, work, thread, chunk, passing):
     return gradient[start:stop]
 
 
-@leaf
-def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh, restart):
-    """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows.
+@section
+def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, fresh, restart):
+    """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows, over examples i0..i1.
 
     ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
     first chunk of the block.
@@ -213,13 +213,15 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
         if fresh:
             for i in range(g.size):
                 g[i] = 0
-        sparse_gradient(net, g, data, rows, first, work, thread, r0, r1, B, restart)
+        sparse_gradient(net, g, data, rows, first, work, thread, r0, r1, i0, i1, restart)
         return
     scratch = scratch_of(work.packed, thread)
     add = OVERWRITE if fresh else ADD
     M = r1 - r0
     a_width, d_width = work.widths[k], work.widths[k + 1]
-    a_first, d_first = a_start(work, k) + r0, d_start(work, k + 1) + d_width - n_out
+    a_first = a_start(work, k) + i0 * a_width + r0
+    d_first = d_start(work, k + 1) + (i0 + 1) * d_width - n_out
+    B = i1 - i0
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned unless it is one row.
         turned = matrix(work.packed[thread, PACKED_BYTES // scratch.size :], 0, M, 1)
@@ -239,14 +241,30 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, B, fresh
 
 
 @leaf
+def add_parts(g, parts, start):
+    """g <- the sum of the parts of a gradient, each ``(n_params,)``, in their order."""
+    for i in range(g.size):
+        g[i] = 0
+    for part in range(parts.shape[0]):
+        p = parts[part, start : start + g.size]
+        for i in range(g.size):
+            g[i] += p[i]
+
+
+@section
 def update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta):
-    """Complete the chunk's gradient, sum its squared weights, and update it and its transpose."""
+    """Update a chunk and its transpose from its gradient, and sum its squared weights."""
     start, stop = bounds(net, work, chunk)
-    w = params.theta[start:stop]
-    # Biases are not penalised.
-    biases = net.units[work.chunks[chunk, 0] + 1] if work.chunks[chunk, 1] == 0 else 0
-    work.squares[chunk] = add_penalty(g[biases:], w[biases:], w.dtype.type(rule.alpha))
-    update(rule, w, g, params.state, start, stop, total_weight, eta)
+    first_weight = start
+    if work.chunks[chunk, 1] == 0:
+        first_weight += net.units[work.chunks[chunk, 0] + 1]
+    alpha = 0.0  # biases are not penalised
+    for first, last in ((start, first_weight), (first_weight, stop)):
+        w = params.theta[first:last]
+        step = g[first - start : last - start]
+        squares = update(rule, w, step, params.state, first, last, alpha, total_weight, eta)
+        alpha = rule.alpha
+    work.squares[chunk] = squares
     transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
 
 
@@ -258,8 +276,9 @@ def transpose_chunk(net, theta, theta_t, work, thread, chunk):
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
         start = net.starts[k] + r0
         if n_out == 1:
-            for i in range(start, start + r1 - r0):
-                theta_t[i] = theta[i]
+            w, w_t = theta[start : start + r1 - r0], theta_t[start : start + r1 - r0]
+            for i in range(w.size):
+                w_t[i] = w[i]
         else:
             w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
             w_t = matrix(theta_t, start, n_in, 1)

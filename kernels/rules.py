@@ -1,7 +1,8 @@
 """Update rules: how the gradient changes the weights.
 
 Every rule first completes the gradient, g <- (g + alpha w) / W, with W the sum of the example
-weights of the mini-batch (its size without weights); biases have alpha 0. Then:
+weights of the mini-batch (its size without weights); biases have alpha 0. It also sums the squares
+of w for the penalty, in the same pass. Then:
 
 ===========  =====================================================================
 GRADIENT     nothing: for optimisers outside, such as L-BFGS
@@ -58,43 +59,45 @@ def rule_of(orders):
 
 
 @leaf
-def add_penalty(g, w, alpha):
-    """g <- g + alpha w, the gradient of the L2 penalty; returns the sum of squares of w."""
+def _complete(w, g, alpha, scale):
     squares = w.dtype.type(0)
     for i in range(w.size):
-        g[i] += alpha * w[i]
         squares += w[i] * w[i]
-    return np.float64(squares)
+        g[i] = (g[i] + alpha * w[i]) * scale
+    return squares
 
 
 @leaf
-def _complete(g, scale):
-    for i in range(g.size):
-        g[i] *= scale
-
-
-@leaf
-def _sgd(w, g, v, scale, eta, momentum):
+def _sgd(w, g, v, alpha, scale, eta, momentum):
+    squares = w.dtype.type(0)
     for i in range(w.size):
-        v[i] = momentum * v[i] - eta * (g[i] * scale)
+        squares += w[i] * w[i]
+        v[i] = momentum * v[i] - eta * ((g[i] + alpha * w[i]) * scale)
         w[i] += v[i]
+    return squares
 
 
 @leaf
-def _nesterov(w, g, v, scale, eta, momentum):
+def _nesterov(w, g, v, alpha, scale, eta, momentum):
+    squares = w.dtype.type(0)
     for i in range(w.size):
-        step = eta * (g[i] * scale)
+        squares += w[i] * w[i]
+        step = eta * ((g[i] + alpha * w[i]) * scale)
         v[i] = momentum * v[i] - step
         w[i] += momentum * v[i] - step
+    return squares
 
 
 @leaf
-def _adam(w, g, m, v, scale, eta, beta_1, rest_1, beta_2, rest_2, epsilon):
+def _adam(w, g, m, v, alpha, scale, eta, beta_1, rest_1, beta_2, rest_2, epsilon):
+    squares = w.dtype.type(0)
     for i in range(w.size):
-        step = g[i] * scale
+        squares += w[i] * w[i]
+        step = (g[i] + alpha * w[i]) * scale
         m[i] = beta_1 * m[i] + rest_1 * step
         v[i] = beta_2 * v[i] + rest_2 * (step * step)
         w[i] -= eta * m[i] / (np.sqrt(v[i]) + epsilon)
+    return squares
 
 
 @leaf
@@ -107,16 +110,20 @@ def learning_rate(rule, t):
 
 
 @leaf
-def update(rule, w, g, state, start, stop, total_weight, eta):
-    """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[start:stop]``."""
+def update(rule, w, g, state, start, stop, alpha, total_weight, eta):
+    """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[start:stop]``.
+
+    Returns the sum of squares of the weights as they were.
+    """
     T = w.dtype.type
     scale = T(1.0 / total_weight)
     if rule.code == ADAM:
-        _adam(
+        squares = _adam(
             w,
             g,
             state[0, start:stop],
             state[1, start:stop],
+            T(alpha),
             scale,
             T(eta),
             T(rule.momentum),
@@ -126,8 +133,11 @@ def update(rule, w, g, state, start, stop, total_weight, eta):
             T(rule.epsilon),
         )
     elif rule.code == NESTEROV:
-        _nesterov(w, g, state[0, start:stop], scale, T(eta), T(rule.momentum))
+        v = state[0, start:stop]
+        squares = _nesterov(w, g, v, T(alpha), scale, T(eta), T(rule.momentum))
     elif rule.code == SGD:
-        _sgd(w, g, state[0, start:stop], scale, T(eta), T(rule.momentum))
+        v = state[0, start:stop]
+        squares = _sgd(w, g, v, T(alpha), scale, T(eta), T(rule.momentum))
     else:
-        _complete(g, scale)
+        squares = _complete(w, g, T(alpha), scale)
+    return np.float64(squares)

@@ -5,11 +5,10 @@ Both are run by every thread with its own ``thread`` number, 0 in the thread tha
 """
 
 import numpy as np
-from numba import njit
 
 from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
 from .denormals import flush_denormals, restore_denormals
-from .jit import EXACT, Entry, borrowed, readonly
+from .jit import Entry, borrowed, exact, readonly
 from .layout import (
     ARRIVED,
     BATCH_SIZE,
@@ -27,6 +26,8 @@ from .layout import (
 from .matmul import TILE_ROWS
 from .network import (
     accumulate_gradient,
+    add_parts,
+    bounds,
     feedforward,
     gradient_of,
     output_error,
@@ -37,7 +38,7 @@ from .network import (
 from .rules import GRADIENT, learning_rate, rule_of
 
 
-@njit(**EXACT)
+@exact
 def add_in_order(total, terms, n):
     """total + terms[0] + ... + terms[n - 1], one after the other, however blocks divide them."""
     for i in range(n):
@@ -77,6 +78,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         arrivals = orders.integers[ARRIVED]
         loss, rule = orders.numbers[LOSS], rule_of(orders)
         shares = work.shares[n_threads]
+        n_parts = work.parts.shape[0]
         for chunk in range(shares[thread], shares[thread + 1]):
             transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
         if n_threads > 1:
@@ -97,24 +99,47 @@ def _train(net, params, data, rows, orders, work, sync, thread):
             eta = learning_rate(rule, t + 1)
             for block in range(batch, batch_end, work.capacity):
                 B = min(work.capacity, batch_end - block)
-                share = (B + n_threads - 1) // n_threads
+                fresh, complete = block == batch, block + B == batch_end
+                passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
+                # Phase 1: the examples of this thread, or of the parts that it takes.
+                shares_of_rows = n_parts if n_parts > 0 else n_threads
+                share = (B + shares_of_rows - 1) // shares_of_rows
                 share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-                i0, i1 = min(B, thread * share), min(B, (thread + 1) * share)
-                if i1 > i0:
-                    feedforward(
-                        net,
-                        params.theta,
-                        params.theta_t,
-                        data,
-                        rows,
-                        block,
-                        work,
-                        thread,
-                        i0,
-                        i1,
-                    )
-                    output_error(net, data, rows, block, work, i0, i1)
-                    propagate_delta(net, params.theta_t, work, thread, i0, i1)
+                for part in range(thread, shares_of_rows, n_threads):
+                    i0, i1 = min(B, part * share), min(B, (part + 1) * share)
+                    if i1 > i0:
+                        feedforward(
+                            net,
+                            params.theta,
+                            params.theta_t,
+                            data,
+                            rows,
+                            block,
+                            work,
+                            thread,
+                            i0,
+                            i1,
+                        )
+                        output_error(net, data, rows, block, work, i0, i1)
+                        propagate_delta(net, params.theta_t, work, thread, i0, i1)
+                    if n_parts > 0:
+                        for chunk in range(work.chunks.shape[0]):
+                            start, stop = bounds(net, work, chunk)
+                            g = work.parts[part, start:stop]
+                            accumulate_gradient(
+                                net,
+                                g,
+                                data,
+                                rows,
+                                block,
+                                work,
+                                thread,
+                                chunk,
+                                i0,
+                                i1,
+                                fresh,
+                                chunk == 0,
+                            )
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
@@ -122,14 +147,16 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                         return
                 if thread == 0:
                     batch_loss = add_in_order(batch_loss, work.row_loss, B)
-                fresh, complete = block == batch, block + B == batch_end
-                passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
+                # Phase 2: the chunks of this thread.
                 for chunk in range(shares[thread], shares[thread + 1]):
-                    restart = chunk == shares[thread]
                     g = gradient_of(net, params.gradient, work, thread, chunk, passing)
-                    accumulate_gradient(
-                        net, g, data, rows, block, work, thread, chunk, B, fresh, restart
-                    )
+                    if n_parts == 0:
+                        restart = chunk == shares[thread]
+                        accumulate_gradient(
+                            net, g, data, rows, block, work, thread, chunk, 0, B, fresh, restart
+                        )
+                    elif complete:
+                        add_parts(g, work.parts, bounds(net, work, chunk)[0])
                     if complete:
                         update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta)
                 if n_threads > 1:

@@ -17,7 +17,7 @@ from fastnn.kernels.matmul import (
     transpose,
 )
 
-# Around one, two and more tiles, which have up to 8 rows and 2 vectors of 2 to 16 columns.
+# Around one, two and more tiles, which have up to 8 rows and 3 vectors of 2 to 16 columns.
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 34, 48, 65]
 # The products of a network, and how their operands lie in memory: see ``operands``.
 PRODUCTS = ["forward", "backward", "gradient", "added gradient"]
