@@ -237,9 +237,7 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
             estimator.n_iter_ = 0
             for _ in range(1 if incremental else estimator.max_iter):
                 if estimator.shuffle:
-                    permutation = np.arange(n_train)
-                    rng.shuffle(permutation)
-                    order = order[permutation]
+                    rng.shuffle(order)
                 rows = order if split is None else train_rows[order]
                 estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
                 optimizer.t = trainer.updates
