@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import (
     Interval,
     Options,
+    RealNotInt,
     StrOptions,
     validate_parameter_constraints,
 )
@@ -25,6 +26,8 @@ from ._training import (
     predict,
 )
 from .kernels.layout import flatten, starts_of, vector_behind, views
+
+OUT_ACTIVATIONS = {"identity", "logistic", "tanh", "relu", "softplus", "exp", "softmax", "step"}
 
 PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
@@ -76,6 +79,31 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     n_threads : int or None, default=None
         Number of threads. None: as many as pay off for the size of the network and mini-batch,
         within what the process may use. The results do not depend on it, to the last bit.
+    {more_parameters}
+    out_activation : str, (str, float) or None, default=None
+        Activation function of the output layer; None is the one that belongs to the loss.
+    init : {{'glorot', 'he', 'notes'}} or (list of ndarray, list of ndarray), default='glorot'
+        Initial weights: uniform as in scikit-learn (Glorot and Bengio, 2010); normal with variance
+        2 / fan_in and biases 0 (He et al., 2015); normal with variance 1 / fan_in and biases 1, as
+        in the notes; or given, ``(coefs, intercepts)`` in the shapes of ``coefs_``.
+    standardize : bool, default=False
+        Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
+        layer: the fitted network takes X as it is.
+    dropout : float in [0, 1) or list of float, default=0
+        Probability with which each hidden unit is left out in a training step, for all hidden
+        layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
+    weight_decay : float, default=0.01
+        Decoupled weight decay of 'adamw' (Loshchilov and Hutter, 2019); not of biases.
+    clip_norm : float or None, default=None
+        Largest Euclidean norm of the gradient of a mini-batch; longer ones are scaled down to it.
+    max_time : float or None, default=None
+        Seconds after which training ends, at the end of an epoch.
+    scoring : str, callable or None, default=None
+        What the validation score is: None is {score}, 'loss' is minus the loss, else any scorer of
+        scikit-learn.
+    weight_average : float in (0, 1), int or None, default=None
+        An int k: the fitted weights are the mean of those after each of the last k epochs
+        (Izmailov et al., 2018). A float: their exponential moving average with this decay.
 
     Attributes
     ----------
@@ -140,6 +168,19 @@ class BaseMLP(BaseEstimator):
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
         "n_threads": [None, Interval(Integral, 1, None, closed="left")],
+        "out_activation": [None, StrOptions(OUT_ACTIVATIONS), tuple],
+        "init": [StrOptions({"glorot", "he", "notes"}), tuple, list],
+        "standardize": ["boolean"],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "max_time": [None, Interval(Real, 0, None, closed="neither")],
+        "scoring": [None, str, callable],
+        "weight_average": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+        ],
     }
 
     def __init__(
@@ -169,6 +210,15 @@ class BaseMLP(BaseEstimator):
         n_iter_no_change=10,
         max_fun=15000,
         n_threads=None,
+        out_activation=None,
+        init="glorot",
+        standardize=False,
+        dropout=0.0,
+        weight_decay=0.01,
+        clip_norm=None,
+        max_time=None,
+        scoring=None,
+        weight_average=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -194,6 +244,15 @@ class BaseMLP(BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
         self.n_threads = n_threads
+        self.out_activation = out_activation
+        self.init = init
+        self.standardize = standardize
+        self.dropout = dropout
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.max_time = max_time
+        self.scoring = scoring
+        self.weight_average = weight_average
 
     def fit(self, X, y, sample_weight=None):
         """Fit the network to X and y.

@@ -1,13 +1,27 @@
 """The classifier: labels in, probabilities out."""
 
+from numbers import Real
+
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from ._base import PARAMETERS, BaseMLP
+
+_MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
+        The cross-entropy, or half the squared difference of outputs and 0 or 1.
+    class_weight : 'balanced', dict or None, default=None
+        Weight of the examples of each class, times ``sample_weight``: None is 1,
+        'balanced' is inverse to how often the class occurs. For multilabel targets a list of
+        dicts, one for each label; the weights of an example's labels are multiplied.
+    label_smoothing : float in [0, 1), default=0
+        Part of each target that is spread evenly over the classes.
+    threshold : float in [0, 1], default=0.5
+        Probability above which the second of two classes, or a label, is predicted."""
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -20,7 +34,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Parameters
     ----------
-    {PARAMETERS.format(score="accuracy")}
+    {PARAMETERS.format(score="accuracy", more_parameters=_MORE_PARAMETERS)}
     classes_ : ndarray of shape (n_classes,)
         Class labels.
 
@@ -36,10 +50,94 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     True
     """
 
-    @property
-    def loss(self):
-        """The loss: 'log_loss', the only one; not a parameter."""
-        return "log_loss"
+    _parameter_constraints = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"log_loss", "squared_error"})],
+        "class_weight": [None, StrOptions({"balanced"}), dict, list],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "threshold": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_threads=None,
+        out_activation=None,
+        init="glorot",
+        standardize=False,
+        dropout=0.0,
+        weight_decay=0.01,
+        clip_norm=None,
+        max_time=None,
+        scoring=None,
+        weight_average=None,
+        loss="log_loss",
+        class_weight=None,
+        label_smoothing=0.0,
+        threshold=0.5,
+    ):
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            n_threads=n_threads,
+            out_activation=out_activation,
+            init=init,
+            standardize=standardize,
+            dropout=dropout,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            max_time=max_time,
+            scoring=scoring,
+            weight_average=weight_average,
+        )
+        self.loss = loss
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.threshold = threshold
 
     @available_if(lambda self: self._supports_partial_fit())
     def partial_fit(self, X, y, sample_weight=None, classes=None):

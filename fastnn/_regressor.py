@@ -1,12 +1,33 @@
 """The regressor: real targets in, real outputs out."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._base import PARAMETERS, BaseMLP
+
+LOSSES = {
+    "squared_error",
+    "rss",
+    "absolute_error",
+    "huber",
+    "quantile",
+    "poisson",
+    "gamma",
+}
+
+_MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
+        The quantile that the loss 'quantile' estimates. A list estimates several at once:
+        ``predict`` returns a column for each, in ascending order within each row.
+    huber_delta : float, default=1.0
+        Error from which on the loss 'huber' grows linearly, in units of y.
+    standardize_target : bool, default=False
+        Whether to train on targets of mean 0 and variance 1. Afterwards that is part of the last
+        layer: the fitted network gives y as it is."""
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -17,9 +38,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : {{'squared_error', 'poisson'}}, default='squared_error'
-        Half the squared error, or half the Poisson deviance with an exponential output (y >= 0).
-    {PARAMETERS.format(score="R^2")}
+    loss : str, default='squared_error'
+        'squared_error' is half the squared error, 'rss' the squared error summed over outputs,
+        'absolute_error', 'huber' and 'quantile' are robust; 'poisson' (y >= 0) and 'gamma' (y > 0)
+        are half the deviance, with an exponential output.
+    {PARAMETERS.format(score="R^2", more_parameters=_MORE_PARAMETERS)}
 
     Examples
     --------
@@ -35,7 +58,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(LOSSES)],
+        "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+        "standardize_target": ["boolean"],
     }
 
     def __init__(
@@ -66,6 +92,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         n_iter_no_change=10,
         max_fun=15000,
         n_threads=None,
+        out_activation=None,
+        init="glorot",
+        standardize=False,
+        dropout=0.0,
+        weight_decay=0.01,
+        clip_norm=None,
+        max_time=None,
+        scoring=None,
+        weight_average=None,
+        quantile=0.5,
+        huber_delta=1.0,
+        standardize_target=False,
     ):
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -92,8 +130,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             n_iter_no_change=n_iter_no_change,
             max_fun=max_fun,
             n_threads=n_threads,
+            out_activation=out_activation,
+            init=init,
+            standardize=standardize,
+            dropout=dropout,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            max_time=max_time,
+            scoring=scoring,
+            weight_average=weight_average,
         )
         self.loss = loss
+        self.quantile = quantile
+        self.huber_delta = huber_delta
+        self.standardize_target = standardize_target
 
     @available_if(lambda self: self._supports_partial_fit())
     def partial_fit(self, X, y, sample_weight=None):
