@@ -3,10 +3,18 @@
 >>> from fastnn import MLPClassifier, MLPRegressor
 """
 
+from ._backpropagation import Network, backpropagation
 from ._classifier import MLPClassifier
 from ._display import LossCurveDisplay
 from ._regressor import MLPRegressor
 from ._warmup import warmup
 
 __version__ = "0.1.0"
-__all__ = ["LossCurveDisplay", "MLPClassifier", "MLPRegressor", "warmup"]
+__all__ = [
+    "LossCurveDisplay",
+    "MLPClassifier",
+    "MLPRegressor",
+    "Network",
+    "backpropagation",
+    "warmup",
+]

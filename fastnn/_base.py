@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
+from ._given_weights import with_weights
 from ._training import (
     Optimizer,
     fit_lbfgs,
@@ -257,6 +258,39 @@ class BaseMLP(BaseEstimator):
         self.max_time = max_time
         self.scoring = scoring
         self.weight_average = weight_average
+
+    @classmethod
+    def from_weights(cls, coefs, intercepts, **params):
+        """Make a fitted estimator from given weights, without training.
+
+        Parameters
+        ----------
+        coefs : list of array-like of shape (n_in, n_out)
+            Weights of each layer, copied; float32 if all arrays are.
+        intercepts : list of array-like of shape (n_out,)
+            Biases of each layer.
+        **params : parameters of the estimator
+            Such as ``activation``, ``out_activation``, ``loss``. ``hidden_layer_sizes`` follows
+            from the weights.
+
+        Returns
+        -------
+        estimator
+            It predicts, and goes on with ``partial_fit`` or ``warm_start``.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or a parameter is not as described.
+
+        Examples
+        --------
+        >>> from fastnn import MLPRegressor
+        >>> line = MLPRegressor.from_weights([[[2.0]]], [[1.0]])  # 1 + 2 x
+        >>> line.predict([[0.0], [3.0]])
+        array([1., 7.])
+        """
+        return with_weights(cls, params, coefs, intercepts)
 
     def fit(self, X, y, sample_weight=None):
         """Fit the network to X and y.

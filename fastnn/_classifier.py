@@ -11,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from ._base import PARAMETERS, BaseMLP
+from ._given_weights import with_weights
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
@@ -138,6 +139,52 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
         self.threshold = threshold
+
+    @classmethod
+    def from_weights(cls, coefs, intercepts, *, classes=None, **params):
+        """Make a fitted classifier from given weights, without training.
+
+        Parameters
+        ----------
+        coefs : list of array-like of shape (n_in, n_out)
+            Weights of each layer, copied; float32 if all arrays are. The last has one column for
+            two classes, otherwise one for each class or label.
+        intercepts : list of array-like of shape (n_out,)
+            Biases of each layer.
+        classes : array-like of shape (n_classes,), default=None
+            Class labels in ascending order, as the outputs are. None is 0, 1, ... Several outputs
+            without classes and with an ``out_activation`` other than 'softmax' are labels that
+            may occur together (multilabel).
+        **params : parameters of the estimator
+            Such as ``activation``, ``out_activation``, ``threshold``. ``hidden_layer_sizes``
+            follows from the weights.
+
+        Returns
+        -------
+        MLPClassifier
+            It predicts, and goes on with ``partial_fit`` or ``warm_start``.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or a parameter is not as described.
+
+        Examples
+        --------
+        Exclusive or, by step units: the hidden ones are "or" and "and", the output is "the first,
+        but not the second".
+
+        >>> from fastnn import MLPClassifier
+        >>> xor = MLPClassifier.from_weights(
+        ...     coefs=[[[1, 1], [1, 1]], [[1], [-1]]],
+        ...     intercepts=[[-0.5, -1.5], [0]],
+        ...     activation="step",
+        ...     out_activation=("step", 0.5),
+        ... )
+        >>> xor.predict([[0, 0], [0, 1], [1, 0], [1, 1]])
+        array([0, 1, 1, 0])
+        """
+        return with_weights(cls, params, coefs, intercepts, classes)
 
     @available_if(lambda self: self._supports_partial_fit())
     def partial_fit(self, X, y, sample_weight=None, classes=None):

@@ -1,0 +1,93 @@
+"""Estimators that are fitted by being given their weights."""
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils._param_validation import validate_parameter_constraints
+
+from ._activations import check_activations
+from .kernels.layout import flatten, views
+from .kernels.losses import LOSSES
+
+
+def with_weights(make, params, coefs, intercepts, classes=None):
+    """``make(**params)`` as if a fit had ended with these weights; see ``from_weights``."""
+    coefs, intercepts = _checked(coefs, intercepts)
+    units = [len(coefs[0]), *(len(b) for b in intercepts)]
+    hidden = tuple(units[1:-1])
+    given = params.get("hidden_layer_sizes", hidden)
+    given = tuple(given) if hasattr(given, "__iter__") else (given,)
+    if given != hidden:
+        raise ValueError(f"hidden_layer_sizes={given} differs from the {hidden} units of coefs.")
+    estimator = make(**{**params, "hidden_layer_sizes": hidden})
+    validate_parameter_constraints(
+        estimator._parameter_constraints, estimator.get_params(deep=False), make.__name__
+    )
+    if is_classifier(estimator):
+        kind = _learn_classes(estimator, units[-1], classes)
+        default = "softmax" if kind == "multiclass" else "logistic"
+    else:
+        kind, default = estimator.loss, LOSSES[estimator.loss].activation
+    out_activation = estimator.out_activation or default
+    check_activations(estimator.activation, len(hidden), out_activation)
+    if "step" not in (out_activation, out_activation[0]):  # which no loss would take
+        estimator._loss_and_output(kind)
+    single = all(array.dtype == np.float32 for array in [*coefs, *intercepts])
+    theta = flatten(coefs, intercepts, np.float32 if single else np.float64)
+    estimator.coefs_, estimator.intercepts_ = views(theta, units)
+    estimator.n_iter_ = estimator.t_ = 0
+    estimator.n_layers_ = len(units)
+    estimator.n_outputs_ = units[-1]
+    estimator.n_features_in_ = units[0]
+    estimator.out_activation_ = out_activation
+    return estimator
+
+
+def _checked(coefs, intercepts):
+    """Both as lists of arrays whose shapes follow on from each other."""
+    coefs, intercepts = [np.asarray(W) for W in coefs], [np.asarray(b) for b in intercepts]
+    if len(coefs) != len(intercepts) or not coefs:
+        raise ValueError(
+            "coefs and intercepts must have one array for each layer, at least one: got "
+            f"{len(coefs)} and {len(intercepts)}."
+        )
+    for l, (W, b) in enumerate(zip(coefs, intercepts, strict=True)):
+        if W.ndim != 2 or 0 in W.shape:
+            raise ValueError(f"coefs[{l}] must have shape (n_in, n_out), got {W.shape}.")
+        if l > 0 and len(W) != coefs[l - 1].shape[1]:
+            raise ValueError(
+                f"coefs[{l}] has shape {W.shape}, but must have {coefs[l - 1].shape[1]} rows: "
+                f"coefs[{l - 1}] has shape {coefs[l - 1].shape}."
+            )
+        if b.shape != (W.shape[1],):
+            raise ValueError(
+                f"intercepts[{l}] has shape {b.shape}, but must have {(W.shape[1],)}: "
+                f"coefs[{l}] has shape {W.shape}."
+            )
+        for name, array in (("coefs", W), ("intercepts", b)):
+            if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+                raise ValueError(f"{name}[{l}] must be finite real numbers.")
+    return coefs, intercepts
+
+
+def _learn_classes(estimator, n_outputs, classes):
+    """Set what an earlier fit would have learnt of y; returns the kind of target."""
+    softmax = estimator.out_activation in (None, "softmax")
+    if n_outputs == 1:
+        kind, target_type, n_classes = "binary", "binary", 2
+    elif softmax or classes is not None:
+        kind, target_type, n_classes = "multiclass", "multiclass", n_outputs
+    else:
+        kind, target_type, n_classes = "multilabel", "multilabel-indicator", n_outputs
+    if kind == "multiclass" and n_outputs == 2:
+        raise ValueError(
+            "A classifier of two classes has one output, the probability of the second, but "
+            "coefs[-1] has 2 columns. Of a softmax, subtract the first column from the second."
+        )
+    classes = np.arange(n_classes) if classes is None else np.asarray(classes)
+    if classes.shape != (n_classes,) or not np.array_equal(classes, np.unique(classes)):
+        raise ValueError(
+            f"classes must be {n_classes} labels in ascending order for {n_outputs} outputs, got "
+            f"{classes!r}."
+        )
+    estimator.classes_, estimator._target_type = classes, target_type
+    return kind
