@@ -209,15 +209,14 @@ def _of_network(network, n_features, y):
             f"loss={network.loss!r} takes probabilities: the last activation function must be "
             f"{needed!r}, got {functions[-1]!r}."
         )
-    net = make_net(
-        [n_features, *(len(theta) for theta in Theta)],
-        functions[:-1],
-        functions[-1],
-        network.loss,
-        smoothing=network.label_smoothing,
-        quantiles=network.quantile,
-        bend=network.huber_delta if network.loss == "huber" else None,
-    )
+    settings = {  # only what the loss has: the absolute error is a quantile loss inside
+        "log_loss": {"smoothing": network.label_smoothing},
+        "cross_entropy": {"smoothing": network.label_smoothing},
+        "quantile": {"quantiles": network.quantile},
+        "huber": {"bend": network.huber_delta},
+    }.get(network.loss, {})
+    units = [n_features, *(len(theta) for theta in Theta)]
+    net = make_net(units, functions[:-1], functions[-1], network.loss, **settings)
     return Theta, net
 
 
