@@ -171,7 +171,7 @@ def backpropagation(network, X, y, sample_weight=None, average=False):
 
 
 def _of_network(network, n_features, y):
-    """Checked matrices and the kernels' ``Net``, without a step function if derivatives come."""
+    """Checked matrices and the kernels' ``Net``."""
     Theta = [np.array(theta, np.float64, ndmin=2) for theta in network.Theta]
     if len(Theta) != len(network.activations) or not Theta:
         raise ValueError(
@@ -198,11 +198,8 @@ def _of_network(network, n_features, y):
                 f"activations must be of {sorted(ACTIVATIONS)}, with a constant k only for "
                 f"{with_k}; got {function!r}."
             )
-        if name == "step" and y is not None:
-            raise ValueError(
-                "There are no derivatives through a step function: its own is zero almost "
-                "everywhere, so that no error comes through. Pass y=None for z and a alone."
-            )
+    if y is not None:
+        _check_derivatives(functions)
     needed = LOSSES[network.loss].activation
     if network.loss in ("log_loss", "cross_entropy") and y is not None and functions[-1] != needed:
         raise ValueError(
@@ -218,6 +215,14 @@ def _of_network(network, n_features, y):
     units = [n_features, *(len(theta) for theta in Theta)]
     net = make_net(units, functions[:-1], functions[-1], network.loss, **settings)
     return Theta, net
+
+
+def _check_derivatives(functions):
+    if any(function == "step" or function[0] == "step" for function in functions):
+        raise ValueError(
+            "There are no derivatives through a step function: its own is zero almost everywhere, "
+            "so that no error comes through. Pass y=None for z and a alone."
+        )
 
 
 def _target_matrix(net, y, n):
@@ -246,10 +251,11 @@ def _of_estimator(estimator, X, y):
     Theta = [np.vstack([b, W]).T.astype(np.float64) for W, b in zip(coefs, intercepts, strict=True)]
     units = [len(coefs[0]), *(len(theta) for theta in Theta)]
     out = estimator.out_activation_
-    functions = check_activations(estimator.activation, len(units) - 2, out, fitting=y is not None)
+    functions = check_activations(estimator.activation, len(units) - 2, out)
     if y is None:
         X = validate_data(estimator, X, accept_sparse="csr", dtype=np.float64, reset=False)
         return _dense(X), None, Theta, make_net(units, functions, out, "squared_error")
+    _check_derivatives([*functions, out])
     estimator.warm_start = False  # for which y would have to have all the classes
     X, y = estimator._validate(X, y, reset=False)
     kind, target = estimator._encode(y, incremental=True)

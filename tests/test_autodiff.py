@@ -245,7 +245,7 @@ def test_solvers_follow_the_path_of_optax(solver, batch_size, largest):
     data = make_data(np.asarray(X), codes=y, weights=np.asarray(weight))
     batches = np.split(np.arange(N), range(batch_size, N, batch_size))
     if "clip_norm" in more:
-        assert optax.global_norm(slope(layers, np.arange(N))) > more["clip_norm"]
+        assert optax.tree.norm(slope(layers, np.arange(N))) > more["clip_norm"]
     with Trainer(net, theta, data, batch_size, 1, np.zeros((2, theta.size))) as trainer:
         for _ in range(STEPS // len(batches)):
             trainer.run_epoch(np.arange(N), rule)
