@@ -8,7 +8,7 @@ LLVM vectorises.
 
 import numpy as np
 
-from .jit import leaf
+from .jit import leaf, shared
 
 U = np.uint32
 
@@ -31,7 +31,7 @@ def _drop_row(a, start, least, scale):
         a[j] = a[j] * scale if kept else zero
 
 
-@leaf
+@shared
 def drop(a, width, rate, seed, t, layer, first):
     """Leave out units of rows of ``width`` numbers, the first of which is the 1 of the bias.
 

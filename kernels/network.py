@@ -13,7 +13,7 @@ import numpy as np
 
 from .activations import activate, multiply_by_slope
 from .dropout import drop
-from .jit import leaf, section
+from .jit import leaf, section, shared
 from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING, a_start, d_start, is_sparse
 from .losses import LOG_LOSS, SMOOTHING, loss_slope, output_delta, row_losses
 from .matmul import (
@@ -87,13 +87,10 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
                 z[j] += x * w[j]
 
 
-@leaf
-def save(work, k, rows, i0):
-    """Keep rows of layer k, of examples i0.., for its slopes."""
-    start = d_start(work, k) + i0 * work.widths[k]
-    saved = work.saved[start : start + rows.size]
+@shared
+def copy(to, rows):
     for i in range(rows.size):
-        saved[i] = rows[i]
+        to[i] = rows[i]
 
 
 @section
@@ -121,12 +118,12 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
                 W = matrix(theta, net.starts[k], n_out, 1)
                 matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
         layer = work.a[start:stop]
-        saving = work.saved.size > 0
-        if saving and net.saves[k] == SAVE_INPUTS:
-            save(work, k + 1, layer, i0)
+        saved = work.saved[d_start(work, k + 1) + i0 * width :]
+        if net.saves[k] == SAVE_INPUTS and saved.size > 0:
+            copy(saved, layer)
         activate(net.activations[k], net.constants[k], layer, width)
-        if saving and net.saves[k] == SAVE_ACTIVATIONS:
-            save(work, k + 1, layer, i0)
+        if net.saves[k] == SAVE_ACTIVATIONS and saved.size > 0:
+            copy(saved, layer)
         if net.dropout[k] > 0.0:
             drop(layer, width, net.dropout[k], net.seed, t, k, first + i0)
         if width > n_out:
@@ -136,7 +133,8 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
 
 @section
 def output_error(net, data, rows, first, work, i0, i1):
-    """Loss of each example and the delta of the output layer, both times the example's weight."""
+    """Loss of each example, and dC/dz of the output layer if the activation belongs to the loss,
+    otherwise dC/da; all times the example's weight."""
     last = net.units.size - 1
     width = net.units[last]
     a = work.a[a_start(work, last) + i0 * width : a_start(work, last) + i1 * width]
@@ -150,8 +148,6 @@ def output_error(net, data, rows, first, work, i0, i1):
         output_delta(net.loss, constants, d, a, y, width)
     else:
         loss_slope(net.loss, constants, d, a, y, width)
-        code, constants = net.activations[last - 1], net.constants[last - 1]
-        multiply_by_slope(code, constants, d, a, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
             weight = work.row_weight[i]
@@ -164,15 +160,21 @@ def output_error(net, data, rows, first, work, i0, i1):
 def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
     scratch = scratch_of(work.packed, thread)
-    for k in range(net.units.size - 2, 0, -1):
-        n_in, n_out = net.units[k], net.units[k + 1]
-        width, above_width = work.widths[k], work.widths[k + 1]
+    last = net.units.size - 1
+    for k in range(last, 0, -1):
+        width = work.widths[k]
         start, stop = i0 * width, i1 * width
-        above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
-        above = matrix(work.d, above_start, above_width, 1)
-        below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
-        W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
-        matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
+        if k == last:
+            if net.canonical:
+                continue
+        else:
+            n_in, n_out = net.units[k], net.units[k + 1]
+            above_width = work.widths[k + 1]
+            above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
+            above = matrix(work.d, above_start, above_width, 1)
+            below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
+            W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
+            matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
         d = work.d[d_start(work, k) + start : d_start(work, k) + stop]
         a = work.a[a_start(work, k) + start : a_start(work, k) + stop]
         if net.saves[k - 1] != SAVE_NOTHING:

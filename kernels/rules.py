@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import leaf
+from .jit import leaf, shared
 from .layout import ALPHA, BETA_2, CLIP_NORM, CODE, EPSILON, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
@@ -188,7 +188,7 @@ def update(code, c, w, g, state, start, stop, alpha, scale, is_bias):
     return np.float64(squares)
 
 
-@leaf
+@shared
 def squared_norm(w, g, alpha):
     """Sum of squares of g + alpha w, for clipping."""
     total = w.dtype.type(0)

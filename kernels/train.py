@@ -170,9 +170,20 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                     for chunk in range(shares[thread], shares[thread + 1]):
                         g = gradient_of(net, params.gradient, work, thread, chunk, passing)
                         if stage == 0 and n_parts == 0:
-                            restart = chunk == shares[thread]
+                            restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
                             accumulate_gradient(
-                                net, g, data, rows, block, work, thread, chunk, 0, B, fresh, restart
+                                net,
+                                g,
+                                data,
+                                rows,
+                                block,
+                                work,
+                                thread,
+                                chunk,
+                                i0,
+                                i1,
+                                fresh,
+                                restart,
                             )
                         elif stage == 0 and complete:
                             add_parts(g, work.parts, bounds(net, work, chunk)[0])
