@@ -80,7 +80,7 @@ def backpropagation(network, X, y, sample_weight=None, average=False):
     The error C of an example is that of the notes: the sum over the outputs. (The loss that
     estimators report is, for the squared error, the mean over the outputs, as in scikit-learn; what
     they follow is the derivative of the sum.) The penalty ``alpha``, dropout and ``class_weight``
-    are left out.
+    are left out. The first calls take some seconds, in which functions are compiled.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def backpropagation(network, X, y, sample_weight=None, average=False):
     sample_weight : array-like of shape (n,), default=None
         Weight of each example: its C, and so all derivatives of that, are multiplied by it.
     average : bool, default=False
-        Whether to return averages over the examples, weighted by ``sample_weight``, instead of an
-        array with an axis of examples. The average of dC_dTheta is the gradient that training
-        follows.
+        Whether to return averages over the examples, weighted by ``sample_weight``, instead of
+        arrays with an axis of examples. The average of dC_dTheta is the gradient that training
+        follows, but for what is left out.
 
     Returns
     -------

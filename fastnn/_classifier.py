@@ -302,7 +302,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             The most probable class, or for multilabel targets an indicator matrix.
         """
         output = self._outputs(X)
-        if self.out_activation_ == "softmax":
+        if self.n_outputs_ > 1 and self._target_type != "multilabel-indicator":
             return self.classes_[output.argmax(axis=1)]
         decision = output > 0.5
         if self._target_type == "multilabel-indicator":

@@ -80,8 +80,9 @@ def public_callables():
         thing = getattr(fastnn, name)
         yield name, thing
         if inspect.isclass(thing):
-            for method, function in inspect.getmembers(thing, inspect.isfunction):
-                if not method.startswith("_") and function.__module__.startswith("fastnn"):
+            for method, function in inspect.getmembers(thing, inspect.isroutine):
+                module = getattr(function, "__module__", None) or ""
+                if not method.startswith("_") and module.startswith("fastnn"):
                     yield f"{name}.{method}", function
 
 
@@ -90,6 +91,8 @@ def test_every_parameter_and_result_is_documented(name, thing):
     doc = inspect.getdoc(thing)
     for parameter in inspect.signature(thing).parameters:
         if parameter != "self":
-            assert re.search(rf"^(\w+, )*{parameter}(, \w+)* :", doc, re.MULTILINE), parameter
+            assert re.search(rf"^(\w+, )*(\*\*)?{parameter}(, \w+)* :", doc, re.MULTILINE), (
+                parameter
+            )
     if not inspect.isclass(thing):
         assert "Returns\n-------" in doc

@@ -140,6 +140,15 @@ def test_several_step_outputs_are_labels():
     np.testing.assert_array_equal(model.predict([[0.2, 0.7]]), [[0, 1]])
 
 
+@pytest.mark.parametrize("last", ["logistic", "identity", "softmax"])
+def test_one_of_three_classes_is_predicted_whatever_the_output_activation(last):
+    W, X = np.eye(3), [[0.1, 0.9, 0.2], [3.0, 0.8, 2.0]]
+    model = MLPClassifier.from_weights(
+        [W], [[0, 0, 0]], classes=["a", "b", "c"], loss="squared_error", out_activation=last
+    )
+    assert model.predict(X).tolist() == ["b", "a"]
+
+
 def test_float32_is_kept_if_all_weights_are():
     W, b = np.ones((1, 1), np.float32), np.ones(1, np.float32)
     assert MLPRegressor.from_weights([W], [b]).coefs_[0].dtype == np.float32
