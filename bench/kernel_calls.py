@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from numba import njit
 
-from fastnn._training import KINDS, Trainer, make_data, make_net
+from fastnn._training import Trainer, make_data, make_net
 from fastnn.kernels import activations, rules
 from fastnn.kernels.jit import FLAGS
 from fastnn.kernels.layout import flatten, views, work_for
@@ -42,18 +42,18 @@ def product(C, A, B):
 
 @_jit
 def _activate(code, a):
-    activations.activate(code, a.ravel(), a.shape[1])
+    activations.activate(code, np.zeros(activations.N_CONSTANTS), a.ravel(), a.shape[1])
 
 
 def activate(name, a):
     """a <- the activation function ``name`` of a, in place; a is ``(rows, units)``."""
-    _activate(activations.ACTIVATIONS[name], a)
+    _activate(activations.ACTIVATIONS[name].code, a)
 
 
 @_jit
 def _update(rule, w, g, state, t):
-    eta = rules.learning_rate(rule, t)
-    rules.update(rule, w, g, state, 0, w.size, rule.alpha, 1.0, eta)
+    c = rules.coefficients(rule, t)
+    rules.update(rule.code, c, w, g, state, 0, w.size, rule.alpha, 1.0, False)
 
 
 def adam(w, g, state, t):
@@ -82,10 +82,10 @@ def training(case, X, y, weights):
     weights : list of (W, b)
         Views of the weights in training.
     """
-    loss, out_activation = KINDS["multiclass" if case.classes > 2 else "binary"]
-    net = make_net(case.units, case.activation, out_activation, loss)
+    loss = "cross_entropy" if case.classes > 2 else "log_loss"
+    net = make_net(case.units, case.activation, None, loss)
     theta = flatten(*zip(*weights, strict=True), X.dtype)
-    state = np.zeros((rules.SLOTS[rules.ADAM], theta.size), X.dtype)
+    state = np.zeros((rules.n_slots(rules.ADAM), theta.size), X.dtype)
     data = make_data(X, codes=y)
     with Trainer(net, theta, data, case.batch, case.threads, state) as trainer:
         views_of_theta = list(zip(*views(theta, case.units), strict=True))

@@ -4,8 +4,9 @@
 """
 
 from ._classifier import MLPClassifier
+from ._display import LossCurveDisplay
 from ._regressor import MLPRegressor
 from ._warmup import warmup
 
 __version__ = "0.1.0"
-__all__ = ["MLPClassifier", "MLPRegressor", "warmup"]
+__all__ = ["LossCurveDisplay", "MLPClassifier", "MLPRegressor", "warmup"]

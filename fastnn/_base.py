@@ -17,9 +17,9 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._standardize import Standardization
 from ._training import (
-    KINDS,
     Optimizer,
     fit_lbfgs,
     fit_stochastic,
@@ -28,16 +28,20 @@ from ._training import (
     predict,
 )
 from .kernels.layout import flatten, starts_of, vector_behind, views
-
-OUT_ACTIVATIONS = {"identity", "logistic", "tanh", "relu", "softplus", "exp", "softmax", "step"}
+from .kernels.rules import SOLVERS
 
 PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
-    activation : {{'identity', 'logistic', 'tanh', 'relu'}}, default='relu'
-        Activation function of the hidden layers.
-    solver : {{'lbfgs', 'sgd', 'adam'}}, default='adam'
-        How the weights are optimised: L-BFGS on the whole set, stochastic gradient descent, or
-        Adam (Kingma and Ba, 2015).
+    activation : str, (str, float), or list of these, default='relu'
+        Activation function of the hidden layers, or a list with that of each: 'identity',
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus',
+        'linear', 'step'. A pair gives the constant k of ('linear', k), ('step', k),
+        ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
+        given weights, see ``from_weights``.
+    solver : str, default='adam'
+        How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
+        (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
+        decay of 'rmsprop'.
     alpha : float, default=0.0001
         Strength of the L2 penalty ``alpha / 2 * sum(W**2)``, divided by the size of the mini-batch.
     batch_size : int or 'auto', default='auto'
@@ -146,8 +150,8 @@ class BaseMLP(BaseEstimator):
 
     _parameter_constraints = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
-        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "activation": [StrOptions(HIDDEN_ACTIVATIONS), list, tuple],
+        "solver": [StrOptions({"lbfgs", *SOLVERS})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
@@ -300,7 +304,9 @@ class BaseMLP(BaseEstimator):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
         rng = check_random_state(self.random_state)
-        loss, out_activation = KINDS[kind]
+        loss, out_activation, loss_settings = self._loss_and_output(kind)
+        activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
+        dropout = self._check_dropout(len(hidden))
         self.n_outputs_ = self._n_outputs(kind, target)
         units = [X.shape[1], *(int(size) for size in hidden), self.n_outputs_]
         if first_pass:
@@ -316,13 +322,17 @@ class BaseMLP(BaseEstimator):
         scaling = self._standardization(X, target, out_activation, first_pass)
         X, target = scaling.transform(X, target)
         fresh = first_pass and isinstance(self.init, str)  # given weights are those of X itself
-        data = make_data(
-            X,
-            codes=target if kind in ("binary", "multiclass") else None,
-            targets=None if kind in ("binary", "multiclass") else target.reshape(n_samples, -1),
-            weights=self._training_weight(sample_weight, target, kind, incremental),
-        )
-        net = make_net(units, self.activation, out_activation, loss)
+        codes, targets = None, None
+        if kind == "multiclass" and loss != "cross_entropy":
+            targets = np.eye(self.n_outputs_, dtype=X.dtype)[target]
+        elif kind in ("binary", "multiclass"):
+            codes = target
+        else:
+            targets = target.reshape(n_samples, -1)
+        weights = self._training_weight(sample_weight, target, kind, incremental)
+        data = make_data(X, codes=codes, targets=targets, weights=weights)
+        seed = int(rng.randint(2**31)) if np.any(dropout) else 0
+        net = make_net(units, activation, out_activation, loss, dropout, seed, **loss_settings)
         with scaling.training(self.coefs_, self.intercepts_, fresh):
             if self.solver == "lbfgs":
                 fit_lbfgs(self, net, theta, data, n_samples)
@@ -342,6 +352,23 @@ class BaseMLP(BaseEstimator):
                 "values and need to be preprocessed."
             )
         return self
+
+    def _check_dropout(self, n_hidden):
+        """The rate of each hidden layer."""
+        rates = self.dropout
+        if isinstance(rates, Real):
+            rates = [rates] * n_hidden
+        if len(rates) != n_hidden or not all(isinstance(p, Real) and 0 <= p < 1 for p in rates):
+            raise ValueError(
+                "dropout must be a number in [0, 1), or a list with one for each of the "
+                f"{n_hidden} hidden layers, got {self.dropout!r}."
+            )
+        if self.solver == "lbfgs" and any(rates):
+            raise ValueError(
+                f"dropout={self.dropout!r} makes the loss random, which solver='lbfgs' cannot "
+                "minimise: use a stochastic solver."
+            )
+        return [float(rate) for rate in rates]
 
     def _validate(self, X, y, reset):
         X, y = validate_data(
@@ -489,8 +516,9 @@ class BaseMLP(BaseEstimator):
         X = _canonical(X.astype(dtype, copy=False))
         theta = theta.astype(dtype, copy=False)
         units = [coef.shape[0] for coef in self.coefs_] + [self.n_outputs_]
+        activation = check_activations(self.activation, len(units) - 2, self.out_activation_)
         # The loss plays no part in prediction.
-        net = make_net(units, self.activation, self.out_activation_, "squared_error")
+        net = make_net(units, activation, self.out_activation_, "squared_error")
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
 
     def _needs_no_validation(self, X):

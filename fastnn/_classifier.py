@@ -247,6 +247,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             weight *= compute_class_weight(of_class, classes=classes, y=classes[codes])[codes]
         return weight
 
+    def _loss_and_output(self, kind):
+        """Name of the loss, output activation, settings of the loss."""
+        default = "softmax" if kind == "multiclass" else "logistic"
+        out_activation = self.out_activation or default
+        if self.loss == "log_loss":
+            if out_activation != default:
+                raise ValueError(
+                    f"loss='log_loss' takes probabilities: out_activation must be {default!r} or "
+                    f"None for {kind} targets, got {out_activation!r}."
+                )
+            loss = "cross_entropy" if kind == "multiclass" else "log_loss"
+            return loss, out_activation, {"smoothing": float(self.label_smoothing)}
+        if self.label_smoothing > 0:
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} is for loss='log_loss', got "
+                f"loss={self.loss!r}."
+            )
+        return self.loss, out_activation, {}
+
     def _n_outputs(self, kind, target):
         if kind == "multilabel":
             return target.shape[1]

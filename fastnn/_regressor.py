@@ -9,16 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._base import PARAMETERS, BaseMLP
-
-LOSSES = {
-    "squared_error",
-    "rss",
-    "absolute_error",
-    "huber",
-    "quantile",
-    "poisson",
-    "gamma",
-}
+from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
         The quantile that the loss 'quantile' estimates. A list, in ascending order, estimates
@@ -61,7 +52,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions(LOSSES)],
+        "loss": [StrOptions(set(LOSSES) - {"log_loss", "cross_entropy"})],
         "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],
         "standardize_target": ["boolean"],
@@ -179,6 +170,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             # Column t * n_quantiles + q is quantile q of target t.
             y = np.repeat(y.reshape(len(y), -1), len(self._quantiles), axis=1)
         return self.loss, y
+
+    def _loss_and_output(self, kind):
+        """Name of the loss, output activation, settings of the loss."""
+        settings = {}
+        if self.loss == "huber":
+            settings["bend"] = float(self.huber_delta)
+        if self.loss == "quantile":
+            settings["quantiles"] = np.atleast_1d(np.asarray(self.quantile, float))
+        out_activation = self.out_activation or LOSSES[self.loss].activation
+        return self.loss, out_activation, settings
 
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]

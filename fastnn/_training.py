@@ -13,13 +13,16 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from ._threads import Helpers, Pace, choose_n_threads
-from .kernels.activations import ACTIVATIONS
+from .kernels.activations import ACTIVATIONS, N_CONSTANTS
 from .kernels.barrier import new_sync
 from .kernels.jit import readonly
 from .kernels.layout import (
     FIRST,
     LAST,
     LOSS,
+    SAVE_ACTIVATIONS,
+    SAVE_INPUTS,
+    SAVE_NOTHING,
     THREADS,
     UPDATES,
     Data,
@@ -33,29 +36,59 @@ from .kernels.layout import (
     work_for,
     work_to_predict,
 )
-from .kernels.losses import LOSSES
-from .kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule, give
+from .kernels.losses import LOSSES, loss_constants
+from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, give, n_slots
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
 PREDICT_ROWS = 256
 
-# The loss and output activation of each kind of target.
-KINDS = {
-    "squared_error": ("squared_error", "identity"),
-    "poisson": ("poisson", "exp"),
-    "multiclass": ("cross_entropy", "softmax"),
-    "binary": ("log_loss", "logistic"),
-    "multilabel": ("log_loss", "logistic"),
-}
 
+def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **loss_settings):
+    """The kernels' description of a network.
 
-def make_net(units, activation, out_activation, loss):
-    """The kernels' description of a network from scikit-learn's names."""
+    Parameters
+    ----------
+    units : sequence of int, the input layer first
+    activation : str, (str, float) for functions with a parameter k, or a list of one of these for
+        each hidden layer
+    out_activation : str, (str, float) or None
+        None: the one that belongs to the loss.
+    loss : str, of kernels.losses.LOSSES
+    dropout : float, or a list with one for each hidden layer
+    seed : int
+        Of dropout.
+    **loss_settings : see kernels.losses.loss_constants
+    """
     units = np.asarray(units, np.int64)
-    hidden = [ACTIVATIONS[activation]] * (len(units) - 2)
-    codes = np.array([*hidden, ACTIVATIONS[out_activation]], np.int64)
-    return Net(units, starts_of(units), codes, LOSSES[loss])
+    n_hidden = len(units) - 2
+    hidden = list(activation) if isinstance(activation, list) else [activation] * n_hidden
+    rates = [*np.resize(dropout, n_hidden), 0.0]
+    of_loss = LOSSES[loss]
+    out_activation = out_activation or of_loss.activation
+    codes, constants, saves = [], np.zeros((n_hidden + 1, N_CONSTANTS)), []
+    for k, function in enumerate([*hidden, out_activation]):
+        name, parameter = function if isinstance(function, tuple) else (function, None)
+        entry = ACTIVATIONS[name]
+        values = entry.constants if parameter is None else entry.with_k(float(parameter))
+        codes.append(entry.code)
+        constants[k, : len(values)] = values
+        if entry.slope_from_input:
+            saves.append(SAVE_INPUTS)
+        else:  # zeros of ReLU say enough
+            saves.append(SAVE_ACTIVATIONS if rates[k] > 0 and name != "relu" else SAVE_NOTHING)
+    return Net(
+        units=units,
+        starts=starts_of(units),
+        activations=np.array(codes, np.int64),
+        constants=constants,
+        saves=np.array(saves, np.int64),
+        dropout=np.array(rates, np.float64),
+        seed=seed,
+        loss=of_loss.code,
+        loss_constants=loss_constants(loss, int(units[-1]), **loss_settings),
+        canonical=int(of_loss.canonical and out_activation == of_loss.activation),
+    )
 
 
 def make_data(X, *, codes=None, targets=None, weights=None):
@@ -91,15 +124,14 @@ class Optimizer:
     def __init__(self, estimator, n_params, dtype):
         self.learning_rate = float(estimator.learning_rate_init)
         self.t = 0
-        if estimator.solver == "adam":
-            self.code = ADAM
-        else:
-            self.code = NESTEROV if estimator.nesterovs_momentum else SGD
-        self.state = np.zeros((SLOTS[self.code], n_params), dtype)
+        self.code = SOLVERS[estimator.solver]
+        if self.code == SGD and estimator.nesterovs_momentum:
+            self.code = NESTEROV
+        self.state = np.zeros((n_slots(self.code), n_params), dtype)
 
     def rule(self, estimator):
         """The kernels' form, with the current learning rate."""
-        momentum = estimator.beta_1 if self.code == ADAM else estimator.momentum
+        momentum = estimator.momentum if estimator.solver == "sgd" else estimator.beta_1
         return Rule(
             self.code,
             float(self.learning_rate),
@@ -107,17 +139,19 @@ class Optimizer:
             float(momentum),
             float(estimator.beta_2),
             float(estimator.epsilon),
+            float(estimator.weight_decay),
+            np.inf if estimator.clip_norm is None else float(estimator.clip_norm),
         )
 
     def end_epoch(self, estimator, examples_seen):
         """Apply the 'invscaling' schedule."""
-        if self.code != ADAM and estimator.learning_rate == "invscaling":
+        if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             initial = float(estimator.learning_rate_init)
             self.learning_rate = initial / (examples_seen + 1) ** estimator.power_t
 
     def stops(self, estimator, reason):
         """Whether to stop when there is no progress; 'adaptive' lowers the rate first."""
-        if self.code == ADAM or estimator.learning_rate != "adaptive":
+        if estimator.solver != "sgd" or estimator.learning_rate != "adaptive":
             stop, message = True, "Stopping."
         elif self.learning_rate <= 1e-6:
             stop, message = True, "Learning rate too small. Stopping."
@@ -166,7 +200,14 @@ class Trainer:
             data,
             self._rows,
             self._orders,
-            work_for(net.units, theta.dtype, batch_size, most_threads, data.row_starts.size > 0),
+            work_for(
+                net.units,
+                theta.dtype,
+                batch_size,
+                most_threads,
+                sparse=data.row_starts.size > 0,
+                saving=bool(net.saves.any()),
+            ),
             self._sync,
         )
         self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)

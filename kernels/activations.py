@@ -1,21 +1,77 @@
-"""Activation functions, and their slopes as functions of their own output.
+"""Activation functions, and their slopes.
 
-To add one: a code, its name in ``ACTIVATIONS``, the function, its slope, and one line each in
-``activate`` and ``multiply_by_slope``. The chains of ``if`` stand outside the loops: inside, they
+To add one: a code, an entry in ``ACTIVATIONS``, its function and its slope, and one line each in
+``activate`` and ``multiply_by_slope``. Or, if it is one of these families with other constants, the
+entry alone::
+
+    RECTIFIER   p z  where z > 0, otherwise  q z + r (exp(z) - 1)
+    GATE        z logistic(c z + d z^3)
+
+Slopes are functions of the activation a = sigma(z) where that is possible, as then z need not be
+kept; those of GATE are functions of z. The chains of ``if`` stand outside the loops: inside, they
 would keep the loops from being vectorised.
 """
+
+import math
+from typing import NamedTuple
 
 from . import elementary
 from .jit import leaf
 
-IDENTITY, LOGISTIC, TANH, RELU, EXP, SOFTMAX = range(6)
+(
+    IDENTITY,
+    LOGISTIC,
+    TANH,
+    RELU,
+    EXP,
+    SOFTMAX,
+    STEP,
+    RECTIFIER,
+    GATE,
+    SOFTPLUS,
+) = range(10)
+N_CONSTANTS = 4
+
+
+class Activation(NamedTuple):
+    """An activation function: its code, constants, and what its slope is computed from."""
+
+    code: int
+    constants: tuple = ()
+    slope_from_input: bool = False
+    with_k: callable = None  # constants for a k that the user gives
+
+
+def _leaky(k):
+    return (1.0, k, 0.0, 0.0)
+
+
+def _elu(k):
+    return (1.0, 0.0, k, 1.0)
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+_GELU = 2 * math.sqrt(2 / math.pi)
+
 ACTIVATIONS = {
-    "identity": IDENTITY,
-    "logistic": LOGISTIC,
-    "tanh": TANH,
-    "relu": RELU,
-    "exp": EXP,
-    "softmax": SOFTMAX,
+    "identity": Activation(IDENTITY),
+    # k z, with k = 1 like the identity
+    "linear": Activation(RECTIFIER, (1.0, 1.0, 0.0, 0.0), with_k=lambda k: (k, k, 0.0, 0.0)),
+    # 1 where z >= k, otherwise 0
+    "step": Activation(STEP, (0.0,), with_k=lambda k: (k,)),
+    "logistic": Activation(LOGISTIC),
+    "tanh": Activation(TANH),
+    "relu": Activation(RELU),
+    "exp": Activation(EXP),
+    "softmax": Activation(SOFTMAX),
+    "leaky_relu": Activation(RECTIFIER, _leaky(0.01), with_k=_leaky),  # Maas et al., 2013
+    "elu": Activation(RECTIFIER, _elu(1.0), with_k=_elu),  # Clevert et al., 2016
+    # Klambauer et al., 2017
+    "selu": Activation(RECTIFIER, (_SELU_SCALE, 0.0, _SELU_SCALE * _SELU_ALPHA, 1.0)),
+    # Hendrycks and Gimpel, 2016: 1/2 z (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))
+    "gelu": Activation(GATE, (_GELU, _GELU * 0.044715), slope_from_input=True),
+    "silu": Activation(GATE, (1.0, 0.0), slope_from_input=True),  # z logistic(z)
+    "softplus": Activation(SOFTPLUS),  # log(1 + exp(z))
 }
 
 
@@ -46,13 +102,25 @@ def relu(z):
 
 
 @leaf
-def relu_slope(a):
-    return type(a)(0) if a == type(a)(0) else type(a)(1)
+def exp(z):
+    return elementary.exp(z)
 
 
 @leaf
-def exp(z):
-    return elementary.exp(z)
+def exp_slope(a):
+    return a
+
+
+@leaf
+def softplus(z):
+    T = type(z)
+    rest = elementary.log(T(1) + elementary.exp(-abs(z)))
+    return rest if z < T(0) else z + rest
+
+
+@leaf
+def softplus_slope(a):
+    return type(a)(1) - elementary.exp(-a)
 
 
 def _in_place(f):
@@ -85,8 +153,50 @@ def _relu_slope(d, a):
         d[i] = zero if a[i] == zero else d[i]
 
 
-_logistic, _tanh, _relu, _exp = map(_in_place, (logistic, tanh, relu, exp))
-_logistic_slope, _tanh_slope = map(_slope_in_place, (logistic_slope, tanh_slope))
+@leaf
+def _step(a, k):
+    T = a.dtype.type
+    for i in range(a.size):
+        a[i] = T(1) if a[i] >= k else T(0)
+
+
+@leaf
+def _rectifier(a, p, q, r):
+    T = a.dtype.type
+    for i in range(a.size):
+        z = a[i]
+        low = q * z + r * (elementary.exp(z) - T(1))
+        a[i] = p * z if z > T(0) else low
+
+
+@leaf
+def _rectifier_slope(d, a, p, q, r, curved):
+    # Where z <= 0 and q = 0, r exp(z) is a + r; ``curved`` is 0 where r is.
+    T = a.dtype.type
+    for i in range(d.size):
+        d[i] *= p if a[i] > T(0) else q + curved * (a[i] + r)
+
+
+@leaf
+def _gate(a, c, d):
+    for i in range(a.size):
+        z = a[i]
+        a[i] = z * elementary.logistic(z * (c + d * z * z))
+
+
+@leaf
+def _gate_slope(delta, z, c, d):
+    T = z.dtype.type
+    for i in range(delta.size):
+        square = z[i] * z[i]
+        gate = elementary.logistic(z[i] * (c + d * square))
+        delta[i] *= gate * (T(1) + z[i] * (T(1) - gate) * (c + T(3) * d * square))
+
+
+_logistic, _tanh, _relu, _exp, _softplus = map(_in_place, (logistic, tanh, relu, exp, softplus))
+_logistic_slope, _tanh_slope, _exp_slope, _softplus_slope = map(
+    _slope_in_place, (logistic_slope, tanh_slope, exp_slope, softplus_slope)
+)
 
 
 @leaf
@@ -111,8 +221,21 @@ def _softmax(a, width):
 
 
 @leaf
-def activate(code, a, width):
-    """a <- sigma(a), rows of ``width`` units."""
+def _softmax_slope(d, a, width):
+    """d_k <- a_k (d_k - sum_j d_j a_j), row by row."""
+    for start in range(0, a.size, width):
+        row, delta = a[start : start + width], d[start : start + width]
+        mean = row[0] * delta[0]
+        for k in range(1, width):
+            mean += row[k] * delta[k]
+        for k in range(width):
+            delta[k] = row[k] * (delta[k] - mean)
+
+
+@leaf
+def activate(code, constants, a, width):
+    """a <- sigma(a), rows of ``width`` units; ``constants`` of the function, ``(N_CONSTANTS,)``."""
+    T = a.dtype.type
     if code == RELU:
         _relu(a)
     elif code == LOGISTIC:
@@ -123,14 +246,38 @@ def activate(code, a, width):
         _softmax(a, width)
     elif code == EXP:
         _exp(a)
+    elif code == RECTIFIER:
+        _rectifier(a, T(constants[0]), T(constants[1]), T(constants[2]))
+    elif code == GATE:
+        _gate(a, T(constants[0]), T(constants[1]))
+    elif code == SOFTPLUS:
+        _softplus(a)
+    elif code == STEP:
+        _step(a, T(constants[0]))
 
 
 @leaf
-def multiply_by_slope(code, d, a):
-    """d <- d * sigma'(z), from dC/da to dC/dz, with sigma' expressed through a = sigma(z)."""
+def multiply_by_slope(code, constants, d, a, width):
+    """d <- d * sigma'(z), from dC/da to dC/dz.
+
+    ``a`` holds sigma(z), or z itself for functions with ``slope_from_input``. The step function has
+    no slope to learn from: nothing is done.
+    """
+    T = d.dtype.type
     if code == RELU:
         _relu_slope(d, a)
     elif code == LOGISTIC:
         _logistic_slope(d, a)
     elif code == TANH:
         _tanh_slope(d, a)
+    elif code == SOFTMAX:
+        _softmax_slope(d, a, width)
+    elif code == EXP:
+        _exp_slope(d, a)
+    elif code == RECTIFIER:
+        p, q, r, curved = T(constants[0]), T(constants[1]), T(constants[2]), T(constants[3])
+        _rectifier_slope(d, a, p, q, r, curved)
+    elif code == GATE:
+        _gate_slope(d, a, T(constants[0]), T(constants[1]))
+    elif code == SOFTPLUS:
+        _softplus_slope(d, a)

@@ -37,7 +37,18 @@ class Net(NamedTuple):
     units: np.ndarray  # (n_layers + 1,) int64: units per layer, the input layer first
     starts: np.ndarray  # (n_layers + 1,) int64: where layer k begins in theta; last: its size
     activations: np.ndarray  # (n_layers,) int64: activation code of each layer, the output last
+    constants: np.ndarray  # (n_layers, N_CONSTANTS) float64: of the activations
+    saves: np.ndarray  # (n_layers,) int64: what the slopes need, see below
+    dropout: np.ndarray  # (n_layers,) float64: probability of leaving a unit out; the output's 0
+    seed: int  # of dropout
     loss: int  # loss code
+    loss_constants: np.ndarray  # float64, see losses
+    canonical: int  # whether dC/dz = a - y
+
+
+# What slopes are computed from: the activations as they are, or what they were before dropout, or
+# the weighted inputs z. The last two are saved in training.
+SAVE_NOTHING, SAVE_ACTIVATIONS, SAVE_INPUTS = range(3)
 
 
 class Data(NamedTuple):
@@ -66,6 +77,7 @@ class Work(NamedTuple):
 
     a: np.ndarray  # activations of a block
     d: np.ndarray  # deltas of a block
+    saved: np.ndarray  # laid out as d, or empty: what slopes are computed from, see Net.saves
     y: np.ndarray  # (capacity * n_outputs,): targets of a block
     widths: np.ndarray  # (n_layers + 1,) int64: length of a row of layer k in a and d
     offsets: np.ndarray  # (n_layers + 1,) int64: where layer k begins in a, for capacity 1
@@ -76,6 +88,7 @@ class Work(NamedTuple):
     chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
+    norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
     parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch, see phase 2
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
@@ -93,7 +106,8 @@ FIRST, LAST, BATCH_SIZE, THREADS = range(4)
 UPDATES, ARRIVED = 4, 5
 # The update rule, see rules.Rule. And both ways: sum of the loss of each example.
 CODE, N_INTEGERS = 6, 7
-LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, LOSS, N_NUMBERS = range(7)
+LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
+LOSS, N_NUMBERS = 7, 8
 
 
 def new_orders(batch_size):
@@ -173,7 +187,7 @@ def n_parts(units, batch_size):
     return PARTS if small and batch_size >= PARTS * LEAST_PART else 0
 
 
-def work_for(units, dtype, batch_size, n_threads, sparse):
+def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
     """Allocate the scratch that training takes, and divide phase 2 over the threads."""
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, BLOCK_ROWS)
@@ -196,8 +210,10 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
     # Beside packed operands: a chunk's gradient turned, and its gradient.
     chunk_bytes = VECTOR_BYTES * -(-int(sizes.max()) * dtype.itemsize // VECTOR_BYTES)
     work = work_to_predict(units, dtype, capacity, n_threads, sparse, 2 * chunk_bytes)
+    below = capacity * int(work.widths[1:].sum())
     return work._replace(
-        d=_aligned_zeros(capacity * int(work.widths[1:].sum()), dtype),
+        d=_aligned_zeros(below, dtype),
+        saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
         row_loss=np.zeros(capacity, dtype),
         row_weight=np.zeros(capacity, dtype),
@@ -205,6 +221,7 @@ def work_for(units, dtype, batch_size, n_threads, sparse):
         chunks=chunks,
         shares=shares,
         squares=np.zeros(len(chunks)),
+        norms=np.zeros(len(chunks)),
         parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
     )
 
@@ -224,6 +241,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
     return Work(
         a=a,
         d=none,
+        saved=none,
         y=none,
         widths=np.array(widths, np.int64),
         offsets=np.array(offsets, np.int64),
@@ -234,6 +252,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         chunks=no_integers,
         shares=no_integers,
         squares=np.empty(0),
+        norms=np.empty(0),
         parts=np.empty((0, 0), dtype),
         packed=packed.reshape(n_threads, -1),
     )

@@ -1,31 +1,72 @@
 """Error functions of one example, and the delta of the output layer.
 
-Each loss comes with the output activation for which dC/dz = a - y (its canonical link):
+==============  =================================================================================
+RESIDUAL        s H(a - y), with H(r) = r^2 / 2 where |r| <= h, otherwise h (|r| - h / 2)
+QUANTILE        q (y - a) where y > a, otherwise (1 - q) (a - y); q for each output
+POISSON         y log(y / a) - y + a: half the deviance
+GAMMA           log(a / y) + y / a - 1: half the deviance
+LOG_LOSS        -y log a - (1 - y) log(1 - a)
+CROSS_ENTROPY   -log a_c for the class c
+==============  =================================================================================
 
-=============  ==========  ===============================================
-squared error  identity    1/2 (y - a)^2, averaged over the outputs
-Poisson        exp         y log(y / a) - y + a, summed (half the deviance)
-log loss       logistic    -y log a - (1 - y) log(1 - a), summed
-cross-entropy  softmax     -log a_c for the class c
-=============  ==========  ===============================================
+Each is summed over the outputs; the squared error is averaged over them, while its delta is that of
+the *sum*, as in scikit-learn. With the output activation that belongs to a loss, dC/dz = a - y;
+with any other, dC/da times its slope. A part of each target of the last two may be spread over the
+classes (label smoothing, Szegedy et al., 2016).
 
-The delta of the squared error with several outputs is that of the *sum* over outputs while the
-reported loss is the mean, as in scikit-learn. To add a loss: a code, its name, its function of
-(a, y), and one line in ``row_losses``.
+To add a loss: a code, an entry in ``LOSSES``, its value and its slope dC/da, and one line each in
+``row_losses`` and ``loss_slope``.
 """
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from . import elementary
 from .jit import leaf
 
-SQUARED_ERROR, POISSON, LOG_LOSS, CROSS_ENTROPY = range(4)
+RESIDUAL, QUANTILE, POISSON, GAMMA, LOG_LOSS, CROSS_ENTROPY = range(6)
+
+# Places in a vector of constants: s and h of RESIDUAL, whether to average over outputs, the part
+# of the target that is spread, and where the quantiles begin, one for each output.
+SCALE, BEND, AVERAGED, SMOOTHING, QUANTILES = range(5)
+
+
+class Loss(NamedTuple):
+    """An error function: its code, the constants it has, and the output activation."""
+
+    code: int
+    activation: str  # the output activation that belongs to it
+    canonical: bool = False  # whether dC/dz = a - y with that
+    scale: float = 1.0
+    bend: float = math.inf
+    averaged: bool = False
+
+
 LOSSES = {
-    "squared_error": SQUARED_ERROR,
-    "poisson": POISSON,
-    "log_loss": LOG_LOSS,
-    "cross_entropy": CROSS_ENTROPY,
+    "squared_error": Loss(RESIDUAL, "identity", canonical=True, averaged=True),
+    "rss": Loss(RESIDUAL, "identity", scale=2.0),
+    "huber": Loss(RESIDUAL, "identity", bend=1.0),
+    "absolute_error": Loss(QUANTILE, "identity", scale=2.0),
+    "quantile": Loss(QUANTILE, "identity"),
+    "poisson": Loss(POISSON, "exp", canonical=True),
+    "gamma": Loss(GAMMA, "exp"),
+    "log_loss": Loss(LOG_LOSS, "logistic", canonical=True),
+    "cross_entropy": Loss(CROSS_ENTROPY, "softmax", canonical=True),
 }
+
+
+def loss_constants(loss, n_outputs, quantiles=(0.5,), bend=None, smoothing=0.0):
+    """The constants of ``LOSSES[loss]`` as kernels take them; quantiles repeat over outputs."""
+    entry = LOSSES[loss]
+    constants = np.empty(QUANTILES + n_outputs)
+    constants[SCALE] = entry.scale
+    constants[BEND] = entry.bend if bend is None else bend
+    constants[AVERAGED] = entry.averaged
+    constants[SMOOTHING] = smoothing
+    constants[QUANTILES:] = np.resize(quantiles, n_outputs)
+    return constants
 
 
 @leaf
@@ -38,14 +79,24 @@ def _clip(p):
 
 
 @leaf
-def squared_error(a, y):
-    return type(a)(0.5) * (y - a) * (y - a)
-
-
-@leaf
 def poisson(a, y):
     gain = y * elementary.log(y / a) if y != 0 else type(a)(0)
     return gain - y + a
+
+
+@leaf
+def poisson_slope(a, y):
+    return type(a)(1) - y / a
+
+
+@leaf
+def gamma(a, y):
+    return y / a - type(a)(1) - elementary.log(y / a)
+
+
+@leaf
+def gamma_slope(a, y):
+    return (a - y) / (a * a)
 
 
 @leaf
@@ -54,22 +105,78 @@ def log_loss(a, y):
     return -(y * elementary.log(p) + (type(a)(1) - y) * elementary.log(type(a)(1) - p))
 
 
-def _in_terms(loss):
-    """The loop terms[i] <- loss(a[i], y[i])."""
+def _in_terms(f):
+    """The loop terms[i] <- f(a[i], y[i])."""
 
     @leaf
     def over(terms, a, y):
         for i in range(terms.size):
-            terms[i] = loss(a[i], y[i])
+            terms[i] = f(a[i], y[i])
 
     return over
 
 
-_squared_error, _poisson, _log_loss = map(_in_terms, (squared_error, poisson, log_loss))
+_poisson, _gamma, _log_loss = map(_in_terms, (poisson, gamma, log_loss))
+_poisson_slope, _gamma_slope = map(_in_terms, (poisson_slope, gamma_slope))
 
 
 @leaf
-def row_losses(loss, row_loss, terms, a, y, width):
+def _residual(terms, a, y, scale, bend):
+    T = a.dtype.type
+    for i in range(terms.size):
+        r = abs(a[i] - y[i])
+        square = T(0.5) * r * r
+        terms[i] = scale * (square if r <= bend else bend * (r - T(0.5) * bend))
+
+
+@leaf
+def _residual_slope(d, a, y, scale, bend):
+    for i in range(d.size):
+        r = a[i] - y[i]
+        r = bend if r > bend else r
+        d[i] = scale * (-bend if r < -bend else r)
+
+
+@leaf
+def _quantile(terms, a, y, constants, width):
+    T = a.dtype.type
+    for start in range(0, terms.size, width):
+        for k in range(width):
+            q = T(constants[QUANTILES + k])
+            r = y[start + k] - a[start + k]
+            terms[start + k] = T(constants[SCALE]) * (q * r if r > T(0) else (q - T(1)) * r)
+
+
+@leaf
+def _quantile_slope(d, a, y, constants, width):
+    T = a.dtype.type
+    for start in range(0, d.size, width):
+        for k in range(width):
+            q = T(constants[QUANTILES + k])
+            r = y[start + k] - a[start + k]
+            slope = -q if r > T(0) else (T(1) - q if r < T(0) else T(0))
+            d[start + k] = T(constants[SCALE]) * slope
+
+
+@leaf
+def _cross_entropy(row_loss, terms, a, y, width, smoothing):
+    T = a.dtype.type
+    for i in range(row_loss.size):
+        row_loss[i] = a[i * width + np.int64(y[i])]
+    for i in range(row_loss.size):
+        row_loss[i] = -elementary.log(_clip(row_loss[i]))
+    if smoothing > T(0):
+        for i in range(terms.size):
+            terms[i] = -elementary.log(_clip(a[i]))
+        for i in range(row_loss.size):
+            total = T(0)
+            for k in range(width):
+                total += terms[i * width + k]
+            row_loss[i] = (T(1) - smoothing) * row_loss[i] + smoothing / T(width) * total
+
+
+@leaf
+def row_losses(loss, constants, row_loss, terms, a, y, width):
     """Loss of each example.
 
     Parameters
@@ -81,18 +188,19 @@ def row_losses(loss, row_loss, terms, a, y, width):
     """
     T = a.dtype.type
     if loss == CROSS_ENTROPY:
-        for i in range(row_loss.size):
-            row_loss[i] = a[i * width + np.int64(y[i])]
-        for i in range(row_loss.size):
-            row_loss[i] = -elementary.log(_clip(row_loss[i]))
+        _cross_entropy(row_loss, terms, a, y, width, T(constants[SMOOTHING]))
         return
-    if loss == SQUARED_ERROR:
-        _squared_error(terms, a, y)
+    if loss == RESIDUAL:
+        _residual(terms, a, y, T(constants[SCALE]), T(constants[BEND]))
+    elif loss == LOG_LOSS:
+        _log_loss(terms, a, y)
+    elif loss == QUANTILE:
+        _quantile(terms, a, y, constants, width)
     elif loss == POISSON:
         _poisson(terms, a, y)
     else:
-        _log_loss(terms, a, y)
-    divisor = T(width if loss == SQUARED_ERROR else 1)
+        _gamma(terms, a, y)
+    divisor = T(width if constants[AVERAGED] > 0 else 1)
     for i in range(row_loss.size):
         total = terms[i * width]
         for k in range(1, width):
@@ -101,13 +209,33 @@ def row_losses(loss, row_loss, terms, a, y, width):
 
 
 @leaf
-def output_delta(loss, d, a, y, width):
-    """d <- dC/dz = a - y of the output layer; arguments as in ``row_losses``."""
+def loss_slope(loss, constants, d, a, y, width):
+    """d <- dC/da of the output layer; arguments as in ``row_losses``.
+
+    Not for LOG_LOSS and CROSS_ENTROPY, which come with the activation that belongs to them.
+    """
+    T = a.dtype.type
+    if loss == RESIDUAL:
+        _residual_slope(d, a, y, T(constants[SCALE]), T(constants[BEND]))
+    elif loss == QUANTILE:
+        _quantile_slope(d, a, y, constants, width)
+    elif loss == POISSON:
+        _poisson_slope(d, a, y)
+    else:
+        _gamma_slope(d, a, y)
+
+
+@leaf
+def output_delta(loss, constants, d, a, y, width):
+    """d <- dC/dz = a - y of the output layer with the activation that belongs to the loss."""
+    T = a.dtype.type
     if loss == CROSS_ENTROPY:
+        smoothing = T(constants[SMOOTHING])
+        spread = smoothing / T(width)
         for i in range(d.size):
-            d[i] = a[i]
+            d[i] = a[i] - spread
         for i in range(d.size // width):
-            d[i * width + np.int64(y[i])] -= a.dtype.type(1)
+            d[i * width + np.int64(y[i])] -= T(1) - smoothing
     else:
         for i in range(d.size):
             d[i] = a[i] - y[i]

@@ -12,9 +12,10 @@ an order that does not depend on the number of threads::
 import numpy as np
 
 from .activations import activate, multiply_by_slope
-from .jit import leaf, section
-from .layout import a_start, d_start, is_sparse
-from .losses import output_delta, row_losses
+from .dropout import drop
+from .jit import leaf, section, shared
+from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING, a_start, d_start, is_sparse
+from .losses import LOG_LOSS, SMOOTHING, loss_slope, output_delta, row_losses
 from .matmul import (
     PACKED_BYTES,
     VECTOR_BYTES,
@@ -26,7 +27,7 @@ from .matmul import (
     scratch_of,
     transpose,
 )
-from .rules import update
+from .rules import squared_norm, update
 
 # What a product does with what is there. Variables, not literals, for which Numba would compile
 # the products anew.
@@ -48,7 +49,7 @@ def gather(data, rows, first, work, i0, i1):
 
 
 @leaf
-def gather_targets(data, rows, first, work, width, i0, i1):
+def gather_targets(net, data, rows, first, work, width, i0, i1):
     """Copy targets and weights of the examples; a binary class becomes 0 or 1."""
     T = work.y.dtype.type
     has_codes = data.codes.size > 0
@@ -60,6 +61,11 @@ def gather_targets(data, rows, first, work, width, i0, i1):
             for k in range(width):
                 work.y[i * width + k] = data.targets[row, k]
         work.row_weight[i] = data.weights[row] if data.weights.size > 0 else T(1)
+    if net.loss == LOG_LOSS:
+        smoothing = T(net.loss_constants[SMOOTHING])
+        y = work.y[i0 * width : i1 * width]
+        for i in range(y.size):
+            y[i] = y[i] * (T(1) - smoothing) + T(0.5) * smoothing
 
 
 @leaf
@@ -81,9 +87,18 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
                 z[j] += x * w[j]
 
 
+@shared
+def copy(to, rows):
+    for i in range(rows.size):
+        to[i] = rows[i]
+
+
 @section
-def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
-    """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for examples i0..i1 of the block."""
+def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t):
+    """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for examples i0..i1 of the block.
+
+    ``t``: number of the update, for dropout.
+    """
     scratch = scratch_of(work.packed, thread)
     if not is_sparse(data):
         gather(data, rows, first, work, i0, i1)
@@ -102,7 +117,15 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
             else:
                 W = matrix(theta, net.starts[k], n_out, 1)
                 matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
-        activate(net.activations[k], work.a[start:stop], n_out)
+        layer = work.a[start:stop]
+        saved = work.saved[d_start(work, k + 1) + i0 * width :]
+        if net.saves[k] == SAVE_INPUTS and saved.size > 0:
+            copy(saved, layer)
+        activate(net.activations[k], net.constants[k], layer, width)
+        if net.saves[k] == SAVE_ACTIVATIONS and saved.size > 0:
+            copy(saved, layer)
+        if net.dropout[k] > 0.0:
+            drop(layer, width, net.dropout[k], net.seed, t, k, first + i0)
         if width > n_out:
             for i in range(start, stop, width):
                 work.a[i] = scratch.like + 1
@@ -110,16 +133,21 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1):
 
 @section
 def output_error(net, data, rows, first, work, i0, i1):
-    """Loss of each example and the delta of the output layer, both times the example's weight."""
+    """Loss of each example, and dC/dz of the output layer if the activation belongs to the loss,
+    otherwise dC/da; all times the example's weight."""
     last = net.units.size - 1
     width = net.units[last]
     a = work.a[a_start(work, last) + i0 * width : a_start(work, last) + i1 * width]
     d = work.d[d_start(work, last) + i0 * width : d_start(work, last) + i1 * width]
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
-    gather_targets(data, rows, first, work, width, i0, i1)
-    row_losses(net.loss, work.row_loss[i0:i1], d, a, y, width)
-    output_delta(net.loss, d, a, y, width)
+    gather_targets(net, data, rows, first, work, width, i0, i1)
+    constants = net.loss_constants
+    row_losses(net.loss, constants, work.row_loss[i0:i1], d, a, y, width)
+    if net.canonical:
+        output_delta(net.loss, constants, d, a, y, width)
+    else:
+        loss_slope(net.loss, constants, d, a, y, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
             weight = work.row_weight[i]
@@ -129,21 +157,31 @@ def output_error(net, data, rows, first, work, i0, i1):
 
 
 @section
-def propagate_delta(net, theta_t, work, thread, i0, i1):
+def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
     scratch = scratch_of(work.packed, thread)
-    for k in range(net.units.size - 2, 0, -1):
-        n_in, n_out = net.units[k], net.units[k + 1]
-        width, above_width = work.widths[k], work.widths[k + 1]
+    last = net.units.size - 1
+    for k in range(last, 0, -1):
+        width = work.widths[k]
         start, stop = i0 * width, i1 * width
-        above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
-        above = matrix(work.d, above_start, above_width, 1)
-        below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
-        W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
-        matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
+        if k == last:
+            if net.canonical:
+                continue
+        else:
+            n_in, n_out = net.units[k], net.units[k + 1]
+            above_width = work.widths[k + 1]
+            above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
+            above = matrix(work.d, above_start, above_width, 1)
+            below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
+            W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
+            matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
         d = work.d[d_start(work, k) + start : d_start(work, k) + stop]
         a = work.a[a_start(work, k) + start : a_start(work, k) + stop]
-        multiply_by_slope(net.activations[k - 1], d, a)
+        if net.saves[k - 1] != SAVE_NOTHING:
+            a = work.saved[d_start(work, k) + start : d_start(work, k) + stop]
+        multiply_by_slope(net.activations[k - 1], net.constants[k - 1], d, a, width)
+        if net.dropout[k - 1] > 0.0:
+            drop(d, width, net.dropout[k - 1], net.seed, t, k - 1, first + i0)
 
 
 @leaf
@@ -251,19 +289,37 @@ def add_parts(g, parts, start):
             g[i] += p[i]
 
 
+@leaf
+def first_weight(net, work, chunk):
+    """Where the weights of a chunk begin, after its biases if it has any."""
+    start, _ = bounds(net, work, chunk)
+    if work.chunks[chunk, 1] == 0:
+        return start + net.units[work.chunks[chunk, 0] + 1]
+    return start
+
+
+@leaf
+def norm_of_chunk(net, params, g, work, rule, chunk):
+    """The chunk's part of the squared norm of the gradient sum with its penalty."""
+    start, stop = bounds(net, work, chunk)
+    weights = first_weight(net, work, chunk)
+    theta, biases = params.theta, weights - start
+    norm = squared_norm(theta[start:weights], g[:biases], theta.dtype.type(0))
+    alpha = theta.dtype.type(rule.alpha)
+    return norm + squared_norm(theta[weights:stop], g[biases:], alpha)
+
+
 @section
-def update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta):
+def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
     """Update a chunk and its transpose from its gradient, and sum its squared weights."""
     start, stop = bounds(net, work, chunk)
-    first_weight = start
-    if work.chunks[chunk, 1] == 0:
-        first_weight += net.units[work.chunks[chunk, 0] + 1]
-    alpha = 0.0  # biases are not penalised
-    for first, last in ((start, first_weight), (first_weight, stop)):
+    weights = first_weight(net, work, chunk)
+    alpha, is_bias = 0.0, True  # biases are not penalised
+    for first, last in ((start, weights), (weights, stop)):
         w = params.theta[first:last]
-        step = g[first - start : last - start]
-        squares = update(rule, w, step, params.state, first, last, alpha, total_weight, eta)
-        alpha = rule.alpha
+        part = g[first - start : last - start]
+        squares = update(rule.code, c, w, part, params.state, first, last, alpha, scale, is_bias)
+        alpha, is_bias = rule.alpha, False
     work.squares[chunk] = squares
     transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
 

@@ -2,29 +2,45 @@
 
 Every rule first completes the gradient, g <- (g + alpha w) / W, with W the sum of the example
 weights of the mini-batch (its size without weights); biases have alpha 0. It also sums the squares
-of w for the penalty, in the same pass. Then:
+of w for the penalty, in the same pass. Then there are two forms::
 
-===========  =====================================================================
-GRADIENT     nothing: for optimisers outside, such as L-BFGS
-SGD          v <- momentum v - eta g;  w <- w + v
-NESTEROV     v as SGD;  w <- w + momentum v - eta g
-ADAM         m <- beta_1 m + (1 - beta_1) g;  v <- beta_2 v + (1 - beta_2) g^2;
-             w <- w - eta sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
-===========  =====================================================================
+    MOMENTUM    v <- b1 v + c1 g;                              w <- w + s1 v + s2 g
+    ADAPTIVE    m <- b1 m + c1 g;  v <- b2 v + c2 g^2;
+                w <- w - decay w - (s1 m + s2 g) / (sqrt(v) + epsilon)
 
-Adam is the form of section 2 of Kingma and Ba (2015) with epsilon outside the bias correction, as
-in scikit-learn. To add a rule: a code, its slots, its loop, and a line in ``update``.
+and the rules are coefficients for them, which ``coefficients`` computes for each update:
+
+* SGD, NESTEROV (with momentum)
+* ADAM: section 2 of Kingma and Ba (2015), with epsilon outside the bias correction, as in
+  scikit-learn
+* ADAMW: Loshchilov and Hutter (2019); NADAM: Dozat (2016). Epsilon inside the bias correction
+* RMSPROP: Tieleman and Hinton (2012); ADAGRAD: Duchi et al. (2011)
+* GRADIENT: nothing; for optimisers outside, such as L-BFGS
+
+To add a rule: a code, an entry in ``SOLVERS``, its form, and its coefficients.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .jit import leaf
-from .layout import ALPHA, BETA_2, CODE, EPSILON, LEARNING_RATE, MOMENTUM
+from .jit import leaf, shared
+from .layout import ALPHA, BETA_2, CLIP_NORM, CODE, EPSILON, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
-GRADIENT, SGD, NESTEROV, ADAM = range(4)
-SLOTS = {GRADIENT: 0, SGD: 1, NESTEROV: 1, ADAM: 2}  # vectors of optimiser state
+GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
+SOLVERS = {
+    "sgd": SGD,
+    "adam": ADAM,
+    "adamw": ADAMW,
+    "nadam": NADAM,
+    "rmsprop": RMSPROP,
+    "adagrad": ADAGRAD,
+}
+
+
+def n_slots(code):
+    """Number of vectors of optimiser state."""
+    return 0 if code == GRADIENT else (1 if code in (SGD, NESTEROV) else 2)
 
 
 class Rule(NamedTuple):
@@ -33,15 +49,30 @@ class Rule(NamedTuple):
     code: int
     learning_rate: float
     alpha: float
-    momentum: float  # beta_1 of Adam
+    momentum: float  # beta_1 of the adaptive rules
     beta_2: float
     epsilon: float
+    weight_decay: float = 0.0
+    clip_norm: float = np.inf
+
+
+class Coefficients(NamedTuple):
+    """What the two forms take, for one update."""
+
+    b1: float
+    c1: float
+    b2: float
+    c2: float
+    s1: float
+    s2: float
+    epsilon: float
+    decay: float
 
 
 def give(orders, rule):
     """Write the rule into the orders of a slice."""
     orders.integers[CODE] = rule.code
-    orders.numbers[LEARNING_RATE : EPSILON + 1] = rule[1:]
+    orders.numbers[LEARNING_RATE : CLIP_NORM + 1] = rule[1:]
 
 
 @leaf
@@ -55,7 +86,33 @@ def rule_of(orders):
         numbers[MOMENTUM],
         numbers[BETA_2],
         numbers[EPSILON],
+        numbers[WEIGHT_DECAY],
+        numbers[CLIP_NORM],
     )
+
+
+@leaf
+def coefficients(rule, t):
+    """The coefficients of update number ``t``, counted from 1."""
+    eta, b1, b2 = rule.learning_rate, rule.momentum, rule.beta_2
+    c1, c2, s1, s2, epsilon, decay = 1.0 - b1, 1.0 - b2, 0.0, eta, rule.epsilon, 0.0
+    if rule.code in (SGD, NESTEROV):
+        c1, s1, s2 = -eta, 1.0, 0.0
+        if rule.code == NESTEROV:
+            s1, s2 = b1, -eta
+    elif rule.code == ADAGRAD:
+        b2, c2 = 1.0, 1.0
+    elif rule.code in (ADAM, ADAMW, NADAM):
+        second = np.sqrt(1.0 - b2**t)
+        s1, s2 = eta * second / (1.0 - b1**t), 0.0
+        if rule.code != ADAM:
+            epsilon *= second
+        if rule.code == ADAMW:
+            decay = eta * rule.weight_decay
+        elif rule.code == NADAM:
+            s2 = s1 * (1.0 - b1)
+            s1 = eta * second * b1 / (1.0 - b1 ** (t + 1))
+    return Coefficients(b1, c1, b2, c2, s1, s2, epsilon, decay)
 
 
 @leaf
@@ -68,76 +125,74 @@ def _complete(w, g, alpha, scale):
 
 
 @leaf
-def _sgd(w, g, v, alpha, scale, eta, momentum):
-    squares = w.dtype.type(0)
-    for i in range(w.size):
-        squares += w[i] * w[i]
-        v[i] = momentum * v[i] - eta * ((g[i] + alpha * w[i]) * scale)
-        w[i] += v[i]
-    return squares
-
-
-@leaf
-def _nesterov(w, g, v, alpha, scale, eta, momentum):
-    squares = w.dtype.type(0)
-    for i in range(w.size):
-        squares += w[i] * w[i]
-        step = eta * ((g[i] + alpha * w[i]) * scale)
-        v[i] = momentum * v[i] - step
-        w[i] += momentum * v[i] - step
-    return squares
-
-
-@leaf
-def _adam(w, g, m, v, alpha, scale, eta, beta_1, rest_1, beta_2, rest_2, epsilon):
+def _momentum(w, g, v, alpha, scale, b1, c1, s1, s2):
     squares = w.dtype.type(0)
     for i in range(w.size):
         squares += w[i] * w[i]
         step = (g[i] + alpha * w[i]) * scale
-        m[i] = beta_1 * m[i] + rest_1 * step
-        v[i] = beta_2 * v[i] + rest_2 * (step * step)
-        w[i] -= eta * m[i] / (np.sqrt(v[i]) + epsilon)
+        v[i] = b1 * v[i] + c1 * step
+        w[i] += s1 * v[i] + s2 * step
     return squares
 
 
 @leaf
-def learning_rate(rule, t):
-    """The step size of update number ``t``, counted from 1: with Adam's bias corrections."""
-    if rule.code == ADAM:
-        correction = np.sqrt(1.0 - rule.beta_2**t) / (1.0 - rule.momentum**t)
-        return rule.learning_rate * correction
-    return rule.learning_rate
+def _adaptive(w, g, m, v, alpha, scale, b1, c1, b2, c2, s1, s2, epsilon, decay):
+    squares = w.dtype.type(0)
+    for i in range(w.size):
+        squares += w[i] * w[i]
+        step = (g[i] + alpha * w[i]) * scale
+        m[i] = b1 * m[i] + c1 * step
+        v[i] = b2 * v[i] + c2 * (step * step)
+        w[i] = w[i] - decay * w[i] - (s1 * m[i] + s2 * step) / (np.sqrt(v[i]) + epsilon)
+    return squares
 
 
 @leaf
-def update(rule, w, g, state, start, stop, alpha, total_weight, eta):
+def update(code, c, w, g, state, start, stop, alpha, scale, is_bias):
     """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[start:stop]``.
 
-    Returns the sum of squares of the weights as they were.
+    Parameters
+    ----------
+    code : of the rule
+    c : Coefficients
+    alpha : of the penalty, 0 for biases
+    scale : what the completed gradient is multiplied with, 1 / W
+
+    Returns
+    -------
+    the sum of squares of the weights as they were
     """
     T = w.dtype.type
-    scale = T(1.0 / total_weight)
-    if rule.code == ADAM:
-        squares = _adam(
+    if code == GRADIENT:
+        squares = _complete(w, g, T(alpha), T(scale))
+    elif code in (SGD, NESTEROV):
+        v = state[0, start:stop]
+        squares = _momentum(w, g, v, T(alpha), T(scale), T(c.b1), T(c.c1), T(c.s1), T(c.s2))
+    else:
+        squares = _adaptive(
             w,
             g,
             state[0, start:stop],
             state[1, start:stop],
             T(alpha),
-            scale,
-            T(eta),
-            T(rule.momentum),
-            T(1.0 - rule.momentum),
-            T(rule.beta_2),
-            T(1.0 - rule.beta_2),
-            T(rule.epsilon),
+            T(scale),
+            T(c.b1),
+            T(c.c1),
+            T(c.b2),
+            T(c.c2),
+            T(c.s1),
+            T(c.s2),
+            T(c.epsilon),
+            T(0.0 if is_bias else c.decay),
         )
-    elif rule.code == NESTEROV:
-        v = state[0, start:stop]
-        squares = _nesterov(w, g, v, T(alpha), scale, T(eta), T(rule.momentum))
-    elif rule.code == SGD:
-        v = state[0, start:stop]
-        squares = _sgd(w, g, v, T(alpha), scale, T(eta), T(rule.momentum))
-    else:
-        squares = _complete(w, g, T(alpha), scale)
     return np.float64(squares)
+
+
+@shared
+def squared_norm(w, g, alpha):
+    """Sum of squares of g + alpha w, for clipping."""
+    total = w.dtype.type(0)
+    for i in range(w.size):
+        step = g[i] + alpha * w[i]
+        total += step * step
+    return np.float64(total)

@@ -6,6 +6,7 @@ Both are run by every thread with its own ``thread`` number, 0 in the thread tha
 
 import numpy as np
 
+from .activations import N_CONSTANTS
 from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
 from .denormals import flush_denormals, restore_denormals
 from .jit import Entry, borrowed, exact, readonly
@@ -23,6 +24,7 @@ from .layout import (
     new_orders,
     work_for,
 )
+from .losses import QUANTILES
 from .matmul import TILE_ROWS
 from .network import (
     accumulate_gradient,
@@ -30,12 +32,13 @@ from .network import (
     bounds,
     feedforward,
     gradient_of,
+    norm_of_chunk,
     output_error,
     propagate_delta,
     transpose_chunk,
     update_chunk,
 )
-from .rules import GRADIENT, learning_rate, rule_of
+from .rules import GRADIENT, coefficients, rule_of
 
 
 @exact
@@ -96,11 +99,14 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 if total_weight == 0.0:
                     continue  # no example counts: as if they were not there
             batch_loss = 0.0
-            eta = learning_rate(rule, t + 1)
+            t += 1
+            c = coefficients(rule, t)
+            clipping = rule.clip_norm < np.inf
             for block in range(batch, batch_end, work.capacity):
                 B = min(work.capacity, batch_end - block)
                 fresh, complete = block == batch, block + B == batch_end
-                passing = fresh and complete and rule.code != GRADIENT  # no one reads it later
+                # Whether no one reads the gradient once its chunk is updated.
+                passing = fresh and complete and rule.code != GRADIENT and not clipping
                 # Phase 1: the examples of this thread, or of the parts that it takes.
                 shares_of_rows = n_parts if n_parts > 0 else n_threads
                 share = (B + shares_of_rows - 1) // shares_of_rows
@@ -119,9 +125,10 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                             thread,
                             i0,
                             i1,
+                            t,
                         )
                         output_error(net, data, rows, block, work, i0, i1)
-                        propagate_delta(net, params.theta_t, work, thread, i0, i1)
+                        propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t)
                     if n_parts > 0:
                         for chunk in range(work.chunks.shape[0]):
                             start, stop = bounds(net, work, chunk)
@@ -147,24 +154,48 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                         return
                 if thread == 0:
                     batch_loss = add_in_order(batch_loss, work.row_loss, B)
-                # Phase 2: the chunks of this thread.
-                for chunk in range(shares[thread], shares[thread + 1]):
-                    g = gradient_of(net, params.gradient, work, thread, chunk, passing)
-                    if n_parts == 0:
-                        restart = chunk == shares[thread]
-                        accumulate_gradient(
-                            net, g, data, rows, block, work, thread, chunk, 0, B, fresh, restart
-                        )
-                    elif complete:
-                        add_parts(g, work.parts, bounds(net, work, chunk)[0])
-                    if complete:
-                        update_chunk(net, params, g, work, rule, thread, chunk, total_weight, eta)
+                # Phase 2: the chunks of this thread. A gradient that may have to be clipped is
+                # complete before any of it is used: then there are two stages.
+                scale = 1.0 / total_weight
+                for stage in range(2 if clipping and complete else 1):
+                    if stage == 1:
+                        if n_threads > 1:
+                            arrivals += n_threads
+                            if not wait_for_all(sync, arrivals):
+                                restore_denormals(mode)
+                                return
+                        norm = np.sqrt(add_in_order(0.0, work.norms, work.norms.size)) * scale
+                        if norm > rule.clip_norm:
+                            scale *= rule.clip_norm / norm
+                    for chunk in range(shares[thread], shares[thread + 1]):
+                        g = gradient_of(net, params.gradient, work, thread, chunk, passing)
+                        if stage == 0 and n_parts == 0:
+                            restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
+                            accumulate_gradient(
+                                net,
+                                g,
+                                data,
+                                rows,
+                                block,
+                                work,
+                                thread,
+                                chunk,
+                                i0,
+                                i1,
+                                fresh,
+                                restart,
+                            )
+                        elif stage == 0 and complete:
+                            add_parts(g, work.parts, bounds(net, work, chunk)[0])
+                        if clipping and stage == 0:
+                            work.norms[chunk] = norm_of_chunk(net, params, g, work, rule, chunk)
+                        elif complete:
+                            update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
                 if n_threads > 1:
                     arrivals += n_threads
                     if not wait_for_all(sync, arrivals):
                         restore_denormals(mode)
                         return
-            t += 1
             if thread == 0:
                 squares = add_in_order(0.0, work.squares, work.squares.size)
                 penalty = 0.5 * rule.alpha * squares
@@ -195,14 +226,26 @@ def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
     i0 = thread * block
     for first in range(thread * share, min(n, (thread + 1) * share), block):
         B = min(block, min(n, (thread + 1) * share) - first)
-        feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B)
+        feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B, 0)
         for i in range(B):
             for k in range(width):
                 out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
 
 
 def _sample_net():
-    return Net(np.array([1, 1]), np.array([0, 2]), np.array([0]), 0)
+    integers, reals = np.array([0]), np.array([0.0])
+    return Net(
+        units=np.array([1, 1]),
+        starts=np.array([0, 2]),
+        activations=integers,
+        constants=np.zeros((1, N_CONSTANTS)),
+        saves=integers,
+        dropout=reals,
+        seed=0,
+        loss=0,
+        loss_constants=np.zeros(QUANTILES + 1),
+        canonical=1,
+    )
 
 
 def _sample_train(dtype):

@@ -26,13 +26,46 @@ def exp(z):
     return np.exp(z)
 
 
-SIGMA = {"identity": linear, "logistic": logistic, "tanh": np.tanh, "relu": relu, "exp": exp}
+def softplus(z):
+    return np.log(1 + np.exp(z))
+
+
+def normal_gate(z):
+    return np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)
+
+
+LAMBDA, ALPHA = 1.0507009873554805, 1.6732632423543772  # of SELU
+
+SIGMA = {
+    "identity": linear,
+    "linear": linear,
+    "logistic": logistic,
+    "tanh": np.tanh,
+    "relu": relu,
+    "exp": exp,
+    "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
+    "elu": lambda z: z if z > 0 else np.exp(z) - 1,
+    "selu": lambda z: LAMBDA * (z if z > 0 else ALPHA * (np.exp(z) - 1)),
+    "gelu": lambda z: z / 2 * (1 + np.tanh(normal_gate(z))),
+    "silu": lambda z: z * logistic(z),
+    "softplus": softplus,
+}
 SLOPE = {
     "identity": lambda z: 1.0,
+    "linear": lambda z: 1.0,
     "logistic": lambda z: logistic(z) * (1 - logistic(z)),
     "tanh": lambda z: 1 - np.tanh(z) ** 2,
     "relu": lambda z: 1.0 if z > 0 else 0.0,
     "exp": np.exp,
+    "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
+    "elu": lambda z: 1.0 if z > 0 else np.exp(z),
+    "selu": lambda z: LAMBDA * (1.0 if z > 0 else ALPHA * np.exp(z)),
+    "gelu": lambda z: (
+        (1 + np.tanh(normal_gate(z))) / 2
+        + z / 2 * (1 - np.tanh(normal_gate(z)) ** 2) * np.sqrt(2 / np.pi) * (1 + 0.134145 * z**2)
+    ),
+    "silu": lambda z: logistic(z) * (1 + z * (1 - logistic(z))),
+    "softplus": logistic,
 }
 
 
@@ -53,33 +86,52 @@ def feedforward(Theta, activations, x):
     return z, a
 
 
+def _squared_error(y, p):
+    return (y - p) ** 2 / 2
+
+
+def _huber(y, p):
+    r = abs(y - p)
+    return r**2 / 2 if r <= 0.7 else 0.7 * (r - 0.35)
+
+
+def _log_loss(y, p):
+    return -(y * np.log(p) + (1 - y) * np.log(1 - p))
+
+
+# C and dC/dy_hat of one output; a network's C is their sum.
+ERROR = {
+    "squared_error": _squared_error,
+    "rss": lambda y, p: (y - p) ** 2,
+    "absolute_error": lambda y, p: abs(y - p),
+    "huber": _huber,
+    "quantile": lambda y, p: 0.3 * (y - p) if y > p else 0.7 * (p - y),
+    "poisson": lambda y, p: (y * np.log(y / p) if y else 0) - y + p,
+    "gamma": lambda y, p: np.log(p / y) + y / p - 1,
+    "log_loss": _log_loss,
+    "cross_entropy": lambda y, p: -y * np.log(p),
+}
+ERROR_DERIVATIVE = {
+    "squared_error": lambda y, p: p - y,
+    "rss": lambda y, p: 2 * (p - y),
+    "absolute_error": lambda y, p: np.sign(p - y),
+    "huber": lambda y, p: np.clip(p - y, -0.7, 0.7),
+    "quantile": lambda y, p: -0.3 if y > p else 0.7,
+    "poisson": lambda y, p: 1 - y / p,
+    "gamma": lambda y, p: 1 / p - y / p**2,
+    "log_loss": lambda y, p: (1 - y) / (1 - p) - y / p,
+    "cross_entropy": lambda y, p: -y / p,
+}
+
+
 def error(loss, y, y_hat):
     """C of one example."""
-    if loss == "squared_error":
-        return sum((y_k - p_k) ** 2 for y_k, p_k in zip(y, y_hat, strict=True)) / 2
-    if loss == "log_loss":
-        return -sum(
-            y_k * np.log(p_k) + (1 - y_k) * np.log(1 - p_k)
-            for y_k, p_k in zip(y, y_hat, strict=True)
-        )
-    if loss == "cross_entropy":
-        return -sum(y_k * np.log(p_k) for y_k, p_k in zip(y, y_hat, strict=True) if y_k)
-    return sum(
-        (y_k * np.log(y_k / p_k) if y_k else 0) - y_k + p_k
-        for y_k, p_k in zip(y, y_hat, strict=True)
-    )
+    return sum(ERROR[loss](y_k, p_k) for y_k, p_k in zip(y, y_hat, strict=True))
 
 
 def error_derivative(loss, y, y_hat):
     """dC/dy_hat of one example."""
-    y, y_hat = np.asarray(y, float), np.asarray(y_hat)
-    if loss == "squared_error":
-        return y_hat - y
-    if loss == "log_loss":
-        return (1 - y) / (1 - y_hat) - y / y_hat
-    if loss == "cross_entropy":
-        return -y / y_hat
-    return 1 - y / y_hat
+    return [ERROR_DERIVATIVE[loss](y_k, p_k) for y_k, p_k in zip(y, y_hat, strict=True)]
 
 
 def backpropagate(Theta, activations, loss, x, y):

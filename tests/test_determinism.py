@@ -33,6 +33,9 @@ def bits(model):
         {"hidden_layer_sizes": (300,), "solver": "sgd", "batch_size": 403},
         {"solver": "lbfgs", "hidden_layer_sizes": (40,), "activation": "logistic"},
         {"early_stopping": True, "learning_rate_init": 0.01},
+        {"dropout": 0.3, "activation": "tanh", "hidden_layer_sizes": (40, 20)},
+        {"clip_norm": 0.02, "solver": "nadam", "label_smoothing": 0.1},
+        {"activation": ["gelu", "elu"], "hidden_layer_sizes": (90, 60), "clip_norm": 0.02},
     ],
     ids=str,
 )

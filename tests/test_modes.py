@@ -10,9 +10,9 @@ import pytest
 from numba import njit
 
 from fastnn.kernels import activations, losses, rules
-from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.losses import LOSSES
-from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, SLOTS, Rule
+from fastnn.kernels.activations import ACTIVATIONS, N_CONSTANTS
+from fastnn.kernels.losses import LOSSES, loss_constants
+from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule, n_slots
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,8 +26,10 @@ activate = callable_from_python(activations.activate)
 multiply_by_slope = callable_from_python(activations.multiply_by_slope)
 row_losses = callable_from_python(losses.row_losses)
 output_delta = callable_from_python(losses.output_delta)
-learning_rate = callable_from_python(rules.learning_rate)
+coefficients = callable_from_python(rules.coefficients)
 update = callable_from_python(rules.update)
+
+NO_CONSTANTS = np.zeros(N_CONSTANTS)
 
 each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
 
@@ -125,14 +127,14 @@ def close(actual, expected):
 @each_dtype
 def test_small_kernel_relu_keeps_nan(T):
     a = np.array([5, -2, -0.0, 3, np.nan, -np.inf, np.inf, -5], T)
-    activate(ACTIVATIONS["relu"], a, 4)
+    activate(ACTIVATIONS["relu"].code, NO_CONSTANTS, a, 4)
     np.testing.assert_array_equal(a, np.array([5, 0, 0, 3, np.nan, 0, np.inf, 0], T))
 
 
 @each_dtype
 def test_small_kernel_identity_changes_nothing(T):
     a = np.array([5, -2, 3], T)
-    activate(ACTIVATIONS["identity"], a, 3)
+    activate(ACTIVATIONS["identity"].code, NO_CONSTANTS, a, 3)
     np.testing.assert_array_equal(a, np.array([5, -2, 3], T))
 
 
@@ -152,14 +154,14 @@ def test_small_kernel_multiply_by_slope(name, T):
     a[4] = 0
     expected = d.copy()
     expected *= SLOPES[name](a)
-    multiply_by_slope(ACTIVATIONS[name], d, a)
+    multiply_by_slope(ACTIVATIONS[name].code, NO_CONSTANTS, d, a, 8)
     close(d, expected)
 
 
 @each_dtype
 def test_small_kernel_slope_of_relu_stops_infinite_deltas(T):
     d = np.array([np.inf, np.inf], T)
-    multiply_by_slope(ACTIVATIONS["relu"], d, np.array([0, 1], T))
+    multiply_by_slope(ACTIVATIONS["relu"].code, NO_CONSTANTS, d, np.array([0, 1], T), 2)
     np.testing.assert_array_equal(d, np.array([0, np.inf], T))
 
 
@@ -168,7 +170,9 @@ def test_small_kernel_squared_error(T):
     rng = np.random.default_rng(0)
     a, y = rng.standard_normal((2, 4, 3)).astype(T)
     row_loss = np.empty(4, T)
-    row_losses(LOSSES["squared_error"], row_loss, np.empty(12, T), a.ravel(), y.ravel(), 3)
+    constants = loss_constants("squared_error", 3)
+    code = LOSSES["squared_error"].code
+    row_losses(code, constants, row_loss, np.empty(12, T), a.ravel(), y.ravel(), 3)
     close(row_loss, ((y - a) ** 2 / 2).mean(axis=1))
 
 
@@ -182,7 +186,7 @@ def test_small_kernel_output_delta(loss, T):
         target = np.array([2, 0, 1, 1], T)
         y = np.eye(3, dtype=T)[target.astype(int)]
     d = np.empty(12, T)
-    output_delta(LOSSES[loss], d, a.ravel(), target, 3)
+    output_delta(LOSSES[loss].code, loss_constants(loss, 3), d, a.ravel(), target, 3)
     np.testing.assert_array_equal(d, (a - y).ravel())
 
 
@@ -211,7 +215,7 @@ def test_small_kernel_update(code, T):
     constants = {"learning_rate": 0.1, "momentum": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
     rule = Rule(code, alpha=0.0, **constants)
     w, g = rng.standard_normal((2, 7)).astype(T)
-    state = np.zeros((SLOTS[code], 7), T)
+    state = np.zeros((n_slots(code), 7), T)
     wide_w, wide_state = w.astype(float), state.astype(float)
     for t in range(1, 4):
         wide_g = g.astype(float)
@@ -220,8 +224,9 @@ def test_small_kernel_update(code, T):
         )
         squares = (w[2:6] ** 2).sum(dtype=T)
         wide_w[2:6], wide_g[2:6] = expected
-        eta = learning_rate(rule, t)
-        close(np.array(update(rule, w[2:6], g[2:6], state, 2, 6, 0.5, 3.0, eta), T), squares)
+        c = coefficients(rule, t)
+        found = update(code, c, w[2:6], g[2:6], state, 2, 6, 0.5, 1 / 3.0, False)
+        close(np.array(found, T), squares)
         for actual, wide in ((w, wide_w), (g, wide_g), (state, wide_state)):
             np.testing.assert_allclose(actual, wide, rtol=100 * np.finfo(T).eps)
         g = rng.standard_normal(7).astype(T)

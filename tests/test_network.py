@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from fastnn._training import KINDS, Trainer, make_data, make_net
+from fastnn._training import Trainer, make_data, make_net
+from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import BLOCK_ROWS, starts_of
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
@@ -16,7 +17,29 @@ _spec = importlib.util.spec_from_file_location("reference", Path(__file__).paren
 reference = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(reference)
 
-HIDDEN = ["identity", "logistic", "tanh", "relu"]
+HIDDEN = [name for name in ACTIVATIONS if name not in ("exp", "softmax", "step")]
+# Loss and output activation: those that belong together first.
+KINDS = {
+    "squared_error": ("squared_error", "identity"),
+    "poisson": ("poisson", "exp"),
+    "multiclass": ("cross_entropy", "softmax"),
+    "binary": ("log_loss", "logistic"),
+    "multilabel": ("log_loss", "logistic"),
+    "smoothed multiclass": ("cross_entropy", "softmax"),
+    "smoothed binary": ("log_loss", "logistic"),
+    "binary squared error": ("squared_error", "logistic"),
+    "squared error of softmax": ("squared_error", "softmax"),
+    "squared error of tanh": ("squared_error", "tanh"),
+    "poisson of softplus": ("poisson", "softplus"),
+    "rss": ("rss", "identity"),
+    "rss of relu": ("rss", "relu"),
+    "absolute_error": ("absolute_error", "identity"),
+    "huber": ("huber", "identity"),
+    "quantile": ("quantile", "linear"),
+    "gamma": ("gamma", "exp"),
+    "gamma of softplus": ("gamma", "softplus"),
+}
+SETTINGS = {"huber": {"bend": 0.7}, "quantile": {"quantiles": [0.3]}}
 
 
 def problem(kind, units, activation, dtype=np.float64, n=11, seed=0, weighted=True):
@@ -25,23 +48,28 @@ def problem(kind, units, activation, dtype=np.float64, n=11, seed=0, weighted=Tr
     X = rng.standard_normal((n, units[0])).astype(dtype)
     weight = rng.uniform(0.5, 2, n).astype(dtype) if weighted else None
     n_out = units[-1]
-    if kind == "multiclass":
+    loss, out_activation = KINDS[kind]
+    smoothing = 0.2 if "smoothed" in kind else 0.0
+    if loss == "cross_entropy":
         target = rng.integers(0, n_out, n)
-        Y = np.eye(n_out)[target]
+        Y = np.eye(n_out)[target] * (1 - smoothing) + smoothing / n_out
         data = make_data(X, codes=target, weights=weight)
-    elif kind == "binary":
+    elif "binary" in kind:
         target = rng.integers(0, 2, n)
-        Y = target[:, None]
+        Y = target[:, None] * (1 - smoothing) + smoothing / 2
         data = make_data(X, codes=target, weights=weight)
     else:
-        Y = {
-            "squared_error": lambda: rng.standard_normal((n, n_out)),
-            "poisson": lambda: rng.poisson(2, (n, n_out)).astype(float),
-            "multilabel": lambda: rng.integers(0, 2, (n, n_out)).astype(float),
-        }[kind]()
+        if loss == "log_loss":
+            Y = rng.integers(0, 2, (n, n_out)).astype(float)
+        elif loss in ("poisson", "gamma"):
+            Y = rng.poisson(2, (n, n_out)) + float(loss == "gamma")
+        else:
+            Y = rng.standard_normal((n, n_out))
         data = make_data(X, targets=Y, weights=weight)
-    loss, out_activation = KINDS[kind]
-    net = make_net(units, activation, out_activation, loss)
+    settings = SETTINGS.get(loss, {})
+    if smoothing:
+        settings = {"smoothing": smoothing}
+    net = make_net(units, activation, out_activation, loss, **settings)
     theta = (rng.standard_normal(starts_of(units)[-1]) * 0.5).astype(dtype)
     activations = [activation] * (len(units) - 2) + [out_activation]
     if weight is None:
@@ -63,7 +91,7 @@ def to_flat(Theta):
 
 
 def units_for(kind, hidden=(5, 3)):
-    return [4, *hidden, {"binary": 1}.get(kind, 3)]
+    return [4, *hidden, 1 if "binary" in kind else 3]
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-5)])
@@ -81,14 +109,15 @@ def test_loss_and_gradient(activation, kind, n_threads, dtype, tolerance):
     # The reported squared error is the mean over outputs, the gradient that of the sum.
     penalty = reference.batch_error(Theta, activations, loss, X, Y, weight, 0.3)
     bare = reference.batch_error(Theta, activations, loss, X, Y, weight, 0.0)
-    outputs = units[-1] if kind == "squared_error" else 1
+    outputs = units[-1] if loss == "squared_error" else 1
     np.testing.assert_allclose(C, bare / outputs + penalty - bare, rtol=max(tolerance, 1e-12))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", HIDDEN)
 def test_gradient_is_the_finite_difference_of_the_loss(activation, kind):
-    units = [4, 5, 3, 1 if kind in ("binary", "squared_error") else 3]
+    # Of several outputs the reported squared error is the mean, the gradient that of the sum.
+    units = [4, 5, 3, 1 if "binary" in kind or KINDS[kind][0] == "squared_error" else 3]
     net, theta, data, *_ = problem(kind, units, activation)
     rows = np.arange(11)
     with Trainer(net, theta, data, len(rows), 1) as trainer:
