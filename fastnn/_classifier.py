@@ -294,12 +294,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             The most probable class, or for multilabel targets an indicator matrix.
         """
         output = self._outputs(X)
-        if self.out_activation_ == "softmax":
-            return self.classes_[output.argmax(axis=1)]
-        decision = output > float(self.threshold)
         if self._target_type == "multilabel-indicator":
-            return decision.astype(int)
-        return self.classes_[np.minimum(decision.ravel(), len(self.classes_) - 1)]
+            return (output > float(self.threshold)).astype(int)
+        if self.n_outputs_ > 1:
+            return self.classes_[output.argmax(axis=1)]
+        decision = output.ravel() > float(self.threshold)
+        return self.classes_[np.minimum(decision, len(self.classes_) - 1)]
 
     def predict_proba(self, X):
         """Predict class probabilities.

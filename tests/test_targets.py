@@ -20,7 +20,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
 from fastnn import MLPClassifier, MLPRegressor
-from fastnn.kernels.losses import LOSSES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -254,6 +253,15 @@ def test_threshold_decides(dtype, multilabel):
     assert sorted(ones, reverse=True) == ones and ones[0] > ones[-1] == 0
 
 
+@pytest.mark.parametrize("out_activation", ["softmax", "logistic", "identity", "tanh"])
+def test_of_several_classes_the_largest_output_wins(out_activation):
+    """Outputs other than a softmax were taken for labels."""
+    model = MLPClassifier(
+        loss="squared_error", out_activation=out_activation, max_iter=100, random_state=0
+    ).fit(scale(X_IRIS), Y_IRIS)
+    assert model.score(scale(X_IRIS), Y_IRIS) > 0.85
+
+
 def test_threshold_in_early_stopping():
     model = MLPClassifier(early_stopping=True, max_iter=5, threshold=1, random_state=0)
     model.fit(scale(X_CANCER), Y_CANCER)
@@ -444,16 +452,33 @@ def test_a_large_target_becomes_learnable():
     assert model.loss_ < 1  # in units of the variance
 
 
+@pytest.mark.parametrize("loss", ["absolute_error", "huber", "quantile", "rss"])
+def test_standardised_target_with_other_losses(loss):
+    X, y = X_DIABETES, Y_DIABETES
+    settings = dict(loss=loss, max_iter=100, random_state=0)
+    model = MLPRegressor(standardize=True, standardize_target=True, **settings).fit(X, y)
+    scaler = StandardScaler().fit(y[:, None])
+    target = scaler.transform(y[:, None]).ravel()
+    pipeline = make_pipeline(StandardScaler(), MLPRegressor(**settings)).fit(X, target)
+    expected = scaler.inverse_transform(pipeline.predict(X)[:, None]).ravel()
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-9)
+    assert model.score(X, y) > 0.4
+
+
 def test_standardize_target_needs_an_identity():
     with pytest.raises(ValueError, match=r"standardize_target=True needs .* loss='poisson'"):
         MLPRegressor("poisson", standardize_target=True).fit(X_DIABETES, Y_DIABETES)
+    with pytest.raises(ValueError, match=r"standardize_target=True .* out_activation='tanh'"):
+        MLPRegressor(out_activation="tanh", standardize_target=True).fit(X_DIABETES, Y_DIABETES)
 
 
 # --- targets of the losses ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-@pytest.mark.parametrize("loss, least, message", [("poisson", -1, "y >= 0"), ("gamma", 0, "y > 0")])
+@pytest.mark.parametrize(
+    "loss, least, message", [("poisson", -1.0, "y >= 0"), ("gamma", 0.0, "y > 0")]
+)
 def test_targets_outside_of_the_domain_of_the_loss(method, loss, least, message):
     y = np.where(np.arange(150) == 20, least, 1.0)
     with pytest.raises(ValueError, match=f"loss='{loss}' needs {message}, but the least of y is"):
@@ -464,9 +489,6 @@ def test_poisson_takes_zeros():
     MLPRegressor("poisson", max_iter=2).fit(X_IRIS, np.arange(150) % 2)
 
 
-needs_quantile = pytest.mark.skipif("quantile" not in LOSSES, reason="not yet in the kernels")
-
-
 @pytest.mark.parametrize(
     "quantile", [[], [0.5, 0.1], [0.1, 0.1], [0, 0.5], [0.5, 1], [[0.1, 0.9]], [0.1, np.nan]]
 )
@@ -475,18 +497,20 @@ def test_bad_quantiles_are_named(quantile):
         MLPRegressor("quantile", quantile=quantile).fit(X_DIABETES, Y_DIABETES)
 
 
-@needs_quantile
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_quantiles_of_one_target(early_stopping):
     X, y, quantiles = X_DIABETES, Y_DIABETES, [0.1, 0.4, 0.9]
     settings = dict(standardize=True, standardize_target=True, max_iter=200, random_state=0)
+    settings["learning_rate_init"] = 0.01
     model = MLPRegressor(
         "quantile", (), quantile=quantiles, early_stopping=early_stopping, **settings
     ).fit(X, y)
     predicted = model.predict(X)
     assert model.n_outputs_ == 3 and predicted.shape == (len(X), 3)
     assert (np.diff(predicted, axis=1) >= 0).all()
-    np.testing.assert_allclose((y[:, None] <= predicted).mean(axis=0), quantiles, atol=0.1)
+    # The R^2 of the middle quantile stops training before the outer ones are where they should be.
+    atol = 0.2 if early_stopping else 0.1
+    np.testing.assert_allclose((y[:, None] <= predicted).mean(axis=0), quantiles, atol=atol)
     assert model.score(X, y) == r2_score(y, predicted[:, 1])
     for column, quantile in zip(predicted.T, quantiles, strict=True):
         constant = np.full(len(y), np.quantile(y, quantile))
@@ -497,7 +521,6 @@ def test_quantiles_of_one_target(early_stopping):
         assert model.best_validation_score_ > 0
 
 
-@needs_quantile
 def test_quantiles_of_several_targets():
     X, quantiles = X_DIABETES, [0.2, 0.5]
     Y = np.column_stack([Y_DIABETES, 1000 - Y_DIABETES])
@@ -508,6 +531,7 @@ def test_quantiles_of_several_targets():
         standardize=True,
         standardize_target=True,
         max_iter=200,
+        learning_rate_init=0.01,
         random_state=0,
     ).fit(X, Y)
     predicted = model.predict(X)
@@ -517,7 +541,6 @@ def test_quantiles_of_several_targets():
     assert model.score(X, Y) == r2_score(Y, predicted[:, [1, 3]])
 
 
-@needs_quantile
 def test_a_list_of_one_quantile_is_that_quantile():
     settings = dict(max_iter=3, random_state=0)
     one = MLPRegressor("quantile", quantile=0.3, **settings).fit(X_IRIS, Y_IRIS)
