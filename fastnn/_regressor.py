@@ -161,15 +161,19 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _encode(self, y, incremental):
         """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
+        self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
+        return self.loss, self._targets(y)
+
+    def _targets(self, y):
+        """Targets of training or validation, one column for each output."""
         least = y.min()
         if (self.loss == "poisson" and least < 0) or (self.loss == "gamma" and least <= 0):
             sign = ">= 0" if self.loss == "poisson" else "> 0"
             raise ValueError(f"loss={self.loss!r} needs y {sign}, but the least of y is {least}.")
-        self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
         if self._quantiles is not None and np.ndim(self.quantile) == 1:
             # Column t * n_quantiles + q is quantile q of target t.
-            y = np.repeat(y.reshape(len(y), -1), len(self._quantiles), axis=1)
-        return self.loss, y
+            return np.repeat(y.reshape(len(y), -1), len(self._quantiles), axis=1)
+        return y
 
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""

@@ -90,20 +90,3 @@ class Standardization:
                 yield
             finally:
                 self.fold(coefs, intercepts)
-
-    @contextlib.contextmanager
-    def folded(self, coefs, intercepts):
-        """Within ``training``: a block in which the network takes x and gives y, as it will be.
-
-        For whoever calls ``predict`` during training. The weights come back bit by bit.
-        """
-        if self.features is None and self.targets is None:
-            yield
-            return
-        kept = [array.copy() for array in (*coefs, *intercepts)]
-        self.fold(coefs, intercepts)
-        try:
-            yield
-        finally:
-            for array, copy in zip((*coefs, *intercepts), kept, strict=True):
-                array[...] = copy
