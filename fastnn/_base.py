@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
+import itertools
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._given_weights import with_weights
+from ._standardize import Standardization
 from ._training import (
     Optimizer,
     fit_lbfgs,
@@ -90,10 +92,12 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     init : {{'glorot', 'he', 'notes'}} or (list of ndarray, list of ndarray), default='glorot'
         Initial weights: uniform as in scikit-learn (Glorot and Bengio, 2010); normal with variance
         2 / fan_in and biases 0 (He et al., 2015); normal with variance 1 / fan_in and biases 1, as
-        in the notes; or given, ``(coefs, intercepts)`` in the shapes of ``coefs_``.
+        in the notes; or given, ``(coefs, intercepts)`` in the shapes of ``coefs_``, of which
+        copies are trained.
     standardize : bool, default=False
         Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
-        layer: the fitted network takes X as it is.
+        layer: the fitted network takes X as it is. Sparse features are scaled, not centred, as by
+        ``StandardScaler(with_mean=False)``. Training that goes on keeps the first means and scales.
     dropout : float in [0, 1) or list of float, default=0
         Probability with which each hidden unit is left out in a training step, for all hidden
         layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
@@ -349,6 +353,9 @@ class BaseMLP(BaseEstimator):
                     f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {X.shape[1]} features and "
                     f"{self.n_outputs_} outputs: going on with other sizes is not possible."
                 )
+        scaling = self._standardization(X, target, out_activation, first_pass)
+        X, target = scaling.transform(X, target)
+        fresh = first_pass and isinstance(self.init, str)  # given weights are those of X itself
         codes, targets = None, None
         if kind == "multiclass" and loss != "cross_entropy":
             targets = np.eye(self.n_outputs_, dtype=X.dtype)[target]
@@ -356,19 +363,23 @@ class BaseMLP(BaseEstimator):
             codes = target
         else:
             targets = target.reshape(n_samples, -1)
-        data = make_data(X, codes=codes, targets=targets, weights=sample_weight)
+        weights = self._training_weight(sample_weight, target, kind, incremental)
+        data = make_data(X, codes=codes, targets=targets, weights=weights)
         seed = int(rng.randint(2**31)) if np.any(dropout) else 0
         net = make_net(units, activation, out_activation, loss, dropout, seed, **loss_settings)
-        if self.solver == "lbfgs":
-            fit_lbfgs(self, net, theta, data, n_samples)
-        else:
-            if not incremental or not hasattr(self, "_optimizer"):
-                self._optimizer = Optimizer(self, theta.size, theta.dtype)
-            split = None
-            if self.early_stopping:
-                split = self._split(net, theta, data, kind, target, sample_weight, rng)
-            self._prepare_history(anew=first_pass)
-            fit_stochastic(self, net, theta, data, n_samples, rng, incremental, split, first_pass)
+        with scaling.training(self.coefs_, self.intercepts_, fresh):
+            if self.solver == "lbfgs":
+                fit_lbfgs(self, net, theta, data, n_samples)
+            else:
+                if not incremental or not hasattr(self, "_optimizer"):
+                    self._optimizer = Optimizer(self, theta.size, theta.dtype)
+                split = None
+                if self.early_stopping:
+                    split = self._split(net, theta, data, kind, target, sample_weight, rng)
+                self._prepare_history(anew=first_pass)
+                fit_stochastic(
+                    self, net, theta, data, n_samples, rng, incremental, split, first_pass
+                )
         if not np.isfinite(theta).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
@@ -410,19 +421,67 @@ class BaseMLP(BaseEstimator):
         return _canonical(X), y
 
     def _initialize(self, units, out_activation, dtype, rng):
-        """Draw the initial weights (Glorot and Bengio, 2010) and reset the fitted attributes."""
+        """Set the initial weights and reset the fitted attributes."""
         self.n_iter_ = 0
         self.t_ = 0
         self.n_layers_ = len(units)
         self.out_activation_ = out_activation
+        if not isinstance(self.init, str):
+            theta = flatten(*_given_weights(self.init, units), dtype)
+            self.coefs_, self.intercepts_ = views(theta, units)
+            return theta
         theta = np.empty(starts_of(units)[-1], dtype)
         self.coefs_, self.intercepts_ = views(theta, units)
         factor = 2.0 if self.activation == "logistic" else 6.0
         for W, b in zip(self.coefs_, self.intercepts_, strict=True):
-            bound = np.sqrt(factor / (W.shape[0] + W.shape[1]))
-            W[...] = rng.uniform(-bound, bound, W.shape)
-            b[...] = rng.uniform(-bound, bound, b.shape)
+            fan_in, fan_out = W.shape
+            if self.init == "glorot":
+                bound = np.sqrt(factor / (fan_in + fan_out))
+                W[...] = rng.uniform(-bound, bound, W.shape)
+                b[...] = rng.uniform(-bound, bound, b.shape)
+            else:
+                variance, bias = {"he": (2 / fan_in, 0), "notes": (1 / fan_in, 1)}[self.init]
+                W[...] = rng.normal(0, np.sqrt(variance), W.shape)
+                b[...] = bias
         return theta
+
+    def _standardization(self, X, target, out_activation, first_pass):
+        """What to standardise in this fit, as far as it is wanted."""
+        targets = getattr(self, "standardize_target", False)
+        if targets and out_activation != "identity":
+            raise ValueError(
+                "standardize_target=True needs an identity as output activation, but "
+                f"loss={self.loss!r} and out_activation={self.out_activation!r} make it "
+                f"{out_activation!r}."
+            )
+        if first_pass or not hasattr(self, "_scaling"):
+            self._scaling = Standardization()
+        self._scaling.learn(X, target, self.standardize, targets)
+        return self._scaling
+
+    def _training_weight(self, sample_weight, target, kind, incremental):
+        """Weight of each example in the loss; that of scores is ``sample_weight``."""
+        return sample_weight
+
+    @property
+    def Theta_(self):
+        """Weights of each layer in the layout of the notes, the biases in the first column.
+
+        Returns
+        -------
+        list of ndarray of shape (n_out, n_in + 1)
+            Read-only views of ``coefs_`` and ``intercepts_``.
+        """
+        check_is_fitted(self)
+        theta = self._theta()
+        units = [coef.shape[0] for coef in self.coefs_] + [self.coefs_[-1].shape[1]]
+        Theta = []
+        for (first, last), n_out in zip(
+            itertools.pairwise(starts_of(units)), units[1:], strict=True
+        ):
+            Theta.append(theta[first:last].reshape(-1, n_out).T)
+            Theta[-1].flags.writeable = False
+        return Theta
 
     def _prepare_history(self, anew):
         """Begin the record of losses and scores, or the part that earlier fits did not keep."""
@@ -532,6 +591,28 @@ class BaseMLP(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _given_weights(init, units):
+    """Check ``init=(coefs, intercepts)`` for layers of the sizes ``units``."""
+    try:
+        coefs, intercepts = ([np.asarray(a, np.float64) for a in arrays] for arrays in init)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "init must be 'glorot', 'he', 'notes' or (coefs, intercepts), two lists of arrays of "
+            f"real numbers; got {init!r:.200}."
+        ) from None
+    came = [a.shape for a in coefs], [a.shape for a in intercepts]
+    expected = list(itertools.pairwise(units)), [(size,) for size in units[1:]]
+    if came != expected:
+        raise ValueError(
+            f"init has coefs of shapes {came[0]} and intercepts of shapes {came[1]}; expected are "
+            f"{expected[0]} and {expected[1]} for {units[0]} features, hidden layers of "
+            f"{units[1:-1]} and {units[-1]} outputs."
+        )
+    if not all(np.isfinite(a).all() for a in [*coefs, *intercepts]):
+        raise ValueError("init contains NaN or infinity; expected are finite weights.")
+    return coefs, intercepts
 
 
 def _canonical(X):

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
@@ -18,7 +19,8 @@ _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
     class_weight : 'balanced', dict or None, default=None
         Weight of the examples of each class, times ``sample_weight``: None is 1,
         'balanced' is inverse to how often the class occurs. For multilabel targets a list of
-        dicts, one for each label; the weights of an example's labels are multiplied.
+        dicts, one for each label; the weights of an example's labels are multiplied. Scores, also
+        those of ``early_stopping``, go by ``sample_weight`` alone.
     label_smoothing : float in [0, 1), default=0
         Part of each target that is spread evenly over the classes.
     threshold : float in [0, 1], default=0.5
@@ -255,6 +257,43 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         kind = "multiclass" if len(self.classes_) > 2 else "binary"
         return kind, np.searchsorted(self.classes_, y)
 
+    def _training_weight(self, sample_weight, target, kind, incremental):
+        if self.class_weight is None:
+            return sample_weight
+        if self.class_weight == "balanced":
+            if incremental:
+                raise ValueError(
+                    "class_weight 'balanced' is not supported for partial_fit: one batch does not "
+                    "tell how often a class occurs. Use compute_class_weight('balanced', "
+                    "classes=classes, y=y) with a large enough sample y, and pass the weights as a "
+                    "dict."
+                )
+            weight = compute_sample_weight("balanced", target)
+        else:
+            weight = self._given_class_weight(target, kind)
+        return weight if sample_weight is None else weight * sample_weight
+
+    def _given_class_weight(self, target, kind):
+        """Weight of each example by ``class_weight``; a batch need not have all the classes."""
+        if kind == "multilabel":
+            columns, classes, given = target.T.astype(int), np.arange(2), self.class_weight
+            if not isinstance(given, list) or len(given) != len(columns):
+                raise ValueError(
+                    "For multilabel targets class_weight must be None, 'balanced' or a list with a "
+                    f"dict for each of the {len(columns)} labels; got {given!r}."
+                )
+        else:
+            columns, classes, given = [target], self.classes_, [self.class_weight]
+            if not isinstance(self.class_weight, dict):
+                raise ValueError(
+                    "class_weight must be None, 'balanced' or a dict where an example has one "
+                    f"label; got {self.class_weight!r}."
+                )
+        weight = np.ones(len(target))
+        for codes, of_class in zip(columns, given, strict=True):
+            weight *= compute_class_weight(of_class, classes=classes, y=classes[codes])[codes]
+        return weight
+
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""
         default = "softmax" if kind == "multiclass" else "logistic"
@@ -284,7 +323,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if kind == "multiclass":
             decision = output.argmax(axis=1)
         else:
-            decision = output > 0.5
+            decision = output > float(self.threshold)
             decision = decision if kind == "multilabel" else decision.ravel().astype(target.dtype)
         return float(accuracy_score(target, decision, sample_weight=weight))
 
@@ -302,12 +341,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             The most probable class, or for multilabel targets an indicator matrix.
         """
         output = self._outputs(X)
-        if self.n_outputs_ > 1 and self._target_type != "multilabel-indicator":
-            return self.classes_[output.argmax(axis=1)]
-        decision = output > 0.5
         if self._target_type == "multilabel-indicator":
-            return decision.astype(int)
-        return self.classes_[np.minimum(decision.ravel(), len(self.classes_) - 1)]
+            return (output > float(self.threshold)).astype(int)
+        if self.n_outputs_ > 1:
+            return self.classes_[output.argmax(axis=1)]
+        decision = output.ravel() > float(self.threshold)
+        return self.classes_[np.minimum(decision, len(self.classes_) - 1)]
 
     def predict_proba(self, X):
         """Predict class probabilities.

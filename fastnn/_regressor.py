@@ -12,13 +12,16 @@ from ._base import PARAMETERS, BaseMLP
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
-        The quantile that the loss 'quantile' estimates. A list estimates several at once:
-        ``predict`` returns a column for each, in ascending order within each row.
+        The quantile that the loss 'quantile' estimates. A list, in ascending order, estimates
+        several at once: ``predict`` returns a column for each, ascending within each row, and with
+        several targets those of the first target come first. Scores are those of the quantile
+        closest to 0.5.
     huber_delta : float, default=1.0
         Error from which on the loss 'huber' grows linearly, in units of y.
     standardize_target : bool, default=False
-        Whether to train on targets of mean 0 and variance 1. Afterwards that is part of the last
-        layer: the fitted network gives y as it is."""
+        Whether to train on targets of mean 0 and variance 1, with an identity as output activation.
+        Afterwards that is part of the last layer: the fitted network gives y as it is. Losses, and
+        ``huber_delta``, are in units of the standard deviation of y."""
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -157,7 +160,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _encode(self, y, incremental):
-        return self.loss, y
+        """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
+        self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
+        return self.loss, self._targets(y)
+
+    def _targets(self, y):
+        """Targets of training or validation, one column for each output."""
+        least = y.min()
+        if (self.loss == "poisson" and least < 0) or (self.loss == "gamma" and least <= 0):
+            sign = ">= 0" if self.loss == "poisson" else "> 0"
+            raise ValueError(f"loss={self.loss!r} needs y {sign}, but the least of y is {least}.")
+        if self._quantiles is not None and np.ndim(self.quantile) == 1:
+            # Column t * n_quantiles + q is quantile q of target t.
+            return np.repeat(y.reshape(len(y), -1), len(self._quantiles), axis=1)
+        return y
 
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""
@@ -176,6 +192,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """R^2 of network outputs; NaN if an output is not finite."""
         if not np.isfinite(output).all():
             return float("nan")
+        target, output = self._central(target), self._central(self._sorted_quantiles(output))
         output = output.ravel() if target.ndim == 1 else output
         return float(r2_score(target, output, sample_weight=weight))
 
@@ -190,7 +207,58 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The outputs of the network.
+            The outputs of the network; with a list of quantiles, a column for each quantile of the
+            first target, then of the second, and so on.
         """
-        output = self._outputs(X)
+        output = self._sorted_quantiles(self._outputs(X))
         return output.ravel() if output.shape[1] == 1 else output
+
+    def score(self, X, y, sample_weight=None):
+        """R^2 of the predictions; of several quantiles, of the one closest to 0.5.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each example.
+
+        Returns
+        -------
+        float
+            At most 1; 0 is what the mean of y would have.
+        """
+        return float(r2_score(y, self._central(self.predict(X)), sample_weight=sample_weight))
+
+    def _sorted_quantiles(self, output):
+        """Outputs with the quantiles of each target in ascending order: they do not cross."""
+        n_quantiles = self._n_quantiles()
+        if n_quantiles == 1:
+            return output
+        return np.sort(output.reshape(len(output), -1, n_quantiles), axis=2).reshape(output.shape)
+
+    def _central(self, output):
+        """The columns of the quantile closest to 0.5; all, if there is one for each target."""
+        n_quantiles = self._n_quantiles()
+        if n_quantiles == 1:
+            return output
+        return output[:, np.argmin(np.abs(self._quantiles - 0.5)) :: n_quantiles]
+
+    def _n_quantiles(self):
+        return 1 if getattr(self, "_quantiles", None) is None else len(self._quantiles)
+
+
+def _checked_quantiles(quantile):
+    """The quantiles as a vector, for a number or a list."""
+    quantiles = np.atleast_1d(np.asarray(quantile, np.float64))
+    inside = (quantiles > 0) & (quantiles < 1)
+    if quantiles.ndim != 1 or not (
+        quantiles.size and inside.all() and (np.diff(quantiles) > 0).all()
+    ):
+        raise ValueError(
+            f"quantile must be in (0, 1), or a list of such numbers in ascending order; "
+            f"got {quantile!r}."
+        )
+    return quantiles

@@ -1,0 +1,92 @@
+"""Standardised features and targets, and how they become part of the network afterwards.
+
+Training sees x' = (x - mean) / scale, and y' likewise. Both maps are affine, so a network that
+gives y' for x' can be turned into one that gives y for x (``fold``)::
+
+    first layer, of features    W <- W / scale    b <- b - (mean / scale) W
+    last layer, of targets      W <- W * scale    b <- b * scale + mean
+
+and back before training goes on (``unfold``).
+"""
+
+import contextlib
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import StandardScaler
+
+
+class Standardization:
+    """What an estimator standardises; nothing, if both scalers are None. Plain data, pickled.
+
+    Parameters
+    ----------
+    features, targets : StandardScaler or None
+        Fitted. One of sparse features only scales: centring would fill in the zeros.
+    """
+
+    def __init__(self, features=None, targets=None):
+        self.features = features
+        self.targets = targets
+
+    def learn(self, X, y, features, targets):
+        """Learn means and scales that are wanted and not yet known; forget those not wanted."""
+        if not features:
+            self.features = None
+        elif self.features is None:
+            self.features = StandardScaler(with_mean=not sp.issparse(X)).fit(X)
+        elif sp.issparse(X):
+            self.features.with_mean = False
+        if not targets:
+            self.targets = None
+        elif self.targets is None:
+            self.targets = StandardScaler().fit(y.reshape(len(y), -1))
+
+    def transform(self, X, y):
+        """X and y as training sees them: copies, where anything changes."""
+        if self.features is not None:
+            X = self.features.transform(X)
+        if self.targets is not None:
+            y = self.targets.transform(y.reshape(len(y), -1)).reshape(y.shape)
+        return X, y
+
+    def fold(self, coefs, intercepts):
+        """Turn a network of x' and y' into one of x and y, in place."""
+        if self.features is not None:
+            W, b = coefs[0], intercepts[0]
+            b -= self._shift() @ W
+            W /= self.features.scale_[:, np.newaxis]
+        if self.targets is not None:
+            W, b = coefs[-1], intercepts[-1]
+            W *= self.targets.scale_
+            b[...] = b * self.targets.scale_ + self.targets.mean_
+
+    def unfold(self, coefs, intercepts):
+        """Turn a network of x and y into one of x' and y', in place."""
+        if self.features is not None:
+            W, b = coefs[0], intercepts[0]
+            W *= self.features.scale_[:, np.newaxis]
+            b += self._shift() @ W
+        if self.targets is not None:
+            W, b = coefs[-1], intercepts[-1]
+            W /= self.targets.scale_
+            b[...] = (b - self.targets.mean_) / self.targets.scale_
+
+    def _shift(self):
+        scaler = self.features
+        return scaler.mean_ / scaler.scale_ if scaler.with_mean else np.zeros_like(scaler.scale_)
+
+    @contextlib.contextmanager
+    def training(self, coefs, intercepts, fresh):
+        """A block in which the network is one of x' and y', however it is left.
+
+        ``fresh`` weights were drawn for x' and y'; others are unfolded first.
+        """
+        # Weights that diverged are reported after training, not by warnings from here.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not fresh:
+                self.unfold(coefs, intercepts)
+            try:
+                yield
+            finally:
+                self.fold(coefs, intercepts)
