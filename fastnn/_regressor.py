@@ -168,6 +168,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode(self, y, incremental):
         return self.loss, y
 
+    def _encode_more(self, y):
+        """Targets of other examples, in the form of those of the training examples."""
+        n_outputs = self._n_outputs(None, y)
+        if n_outputs != self.n_outputs_:
+            raise ValueError(f"y_val has {n_outputs} outputs, y has {self.n_outputs_}.")
+        return y
+
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]
 
