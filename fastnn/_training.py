@@ -267,7 +267,7 @@ def fit_stochastic(
         Trainer(net, theta, data, batch_size, n_threads, optimizer.state) as trainer,
     ):
         trainer.updates = optimizer.t
-        # The kernels are compiled by now.
+        # Every kernel is compiled by now.
         started = time.perf_counter()
         try:
             estimator.n_iter_ = 0

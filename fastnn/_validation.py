@@ -54,6 +54,8 @@ class Validation:
         self._scorer = None
         if estimator.scoring not in (None, "loss"):
             self._scorer = check_scoring(estimator, scoring=estimator.scoring)
+        # Compile what validation needs before the clock of ``max_time`` starts.
+        validation_loss(net, outputs(), target, weight)
 
     def evaluate(self):
         """Score and loss with the present weights."""
