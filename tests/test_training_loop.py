@@ -50,8 +50,9 @@ X_DIABETES, X_DIABETES_VAL, Y_DIABETES, Y_DIABETES_VAL = train_test_split(
 ESTIMATORS = [MLPClassifier, MLPRegressor]
 # Gradient descent that does not settle at a constant rate.
 NOISY = dict(
+    activation="tanh",
     solver="sgd",
-    learning_rate_init=0.05,
+    learning_rate_init=0.02,
     batch_size=5,
     max_iter=60,
     n_iter_no_change=np.inf,
