@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
 from sklearn.utils._param_validation import (
     Interval,
     Options,
@@ -15,10 +15,17 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    indexable,
+    validate_data,
+)
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
+from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
 from ._given_weights import with_weights
+from ._schedules import SCHEDULES
 from ._standardize import Standardization
 from ._training import (
     Optimizer,
@@ -28,6 +35,7 @@ from ._training import (
     make_net,
     predict,
 )
+from ._validation import Validation
 from .kernels.layout import flatten, starts_of, vector_behind, views
 from .kernels.rules import SOLVERS
 
@@ -45,13 +53,21 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         decay of 'rmsprop'.
     alpha : float, default=0.0001
         Strength of the L2 penalty ``alpha / 2 * sum(W**2)``, divided by the size of the mini-batch.
-    batch_size : int or 'auto', default='auto'
-        Examples in a mini-batch; 'auto' is ``min(200, n_samples)``. Not used by 'lbfgs'.
-    learning_rate : {{'constant', 'invscaling', 'adaptive'}}, default='constant'
-        Schedule of 'sgd': constant; ``learning_rate_init / (t + 1)**power_t`` after t examples;
-        or divided by 5 whenever progress stalls for ``n_iter_no_change`` epochs.
+    batch_size : int, 'auto' or 'full', default='auto'
+        Examples in a mini-batch; 'auto' is ``min(200, n_samples)``, 'full' is all examples: batch
+        gradient descent. Not used by 'lbfgs'.
+    learning_rate : str or callable, default='constant'
+        Schedule of the learning rate. Of 'sgd' alone: 'invscaling' is
+        ``learning_rate_init / (t + 1)**power_t`` after t examples, 'adaptive' divides by 5
+        whenever progress stalls for ``n_iter_no_change`` epochs. Of every solver but 'lbfgs', over
+        ``max_iter`` epochs: 'cosine' falls to 0 along half a cosine; 'one_cycle' rises from 1/25
+        of ``learning_rate_init`` to all of it in the first 30 % and falls to 1e-4 of it (Smith,
+        2018); 'step' divides by 10 after each third; 'warmup' rises linearly in the first 5 %,
+        rounded up, and stays; a callable gives the rate of each epoch, counted from 0. Each
+        ``fit`` begins at epoch 0, also with ``warm_start``; ``partial_fit`` counts on, and past
+        ``max_iter`` the rate stays. Training may stop earlier: see ``n_iter_no_change``.
     learning_rate_init : float, default=0.001
-        Initial learning rate of 'sgd' and 'adam'.
+        Initial learning rate of 'sgd' and 'adam'; the highest of the schedules over epochs.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
@@ -62,8 +78,8 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Seed of the initial weights, the validation split and the shuffling.
     tol : float, default=1e-4
         What counts as progress of the loss, or of the validation score with ``early_stopping``.
-    verbose : bool or int, default=False
-        Whether to print the progress.
+    verbose : bool, int or 'progress', default=False
+        Whether to print the progress. 'progress' is a progress bar of ``fit`` (needs tqdm).
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present weights.
     momentum : float in [0, 1], default=0.9
@@ -72,7 +88,8 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Whether that is Nesterov's.
     early_stopping : bool, default=False
         Whether to set ``validation_fraction`` of the examples aside, stop when their score does
-        not improve, and keep the weights of the best epoch.
+        not improve, and keep the weights of the best epoch. The examples given to ``fit`` as
+        ``X_val`` take their place.
     validation_fraction : float in [0, 1), default=0.1
         The fraction set aside.
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
@@ -106,13 +123,19 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     clip_norm : float or None, default=None
         Largest Euclidean norm of the gradient of a mini-batch; longer ones are scaled down to it.
     max_time : float or None, default=None
-        Seconds after which training ends, at the end of an epoch.
+        Seconds of training, without compiling, after which it ends at the end of an epoch (or
+        iteration of 'lbfgs'), without a warning.
     scoring : str, callable or None, default=None
-        What the validation score is: None is {score}, 'loss' is minus the loss, else any scorer of
-        scikit-learn.
+        What the validation score is: None is {score}, 'loss' is minus the validation loss, else
+        the name of a scorer of scikit-learn or a function of (estimator, X, y), and
+        ``sample_weight`` where there are weights.
     weight_average : float in (0, 1), int or None, default=None
         An int k: the fitted weights are the mean of those after each of the last k epochs
-        (Izmailov et al., 2018). A float: their exponential moving average with this decay.
+        (Izmailov et al., 2018). A float: their exponential moving average with this decay, bias
+        corrected. The average is over the epochs of one ``fit`` and takes the place of the
+        weights at its end; losses and scores are of the weights before. So ``partial_fit`` leaves
+        the weights as they are, and the next fit with ``warm_start`` goes on from the average.
+        Not with ``early_stopping``, which keeps other weights. Not used by 'lbfgs'.
 
     Attributes
     ----------
@@ -127,9 +150,11 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     loss_curve_ : list of float
         Loss of each epoch. Not with 'lbfgs'.
     validation_scores_ : list of float or None
-        Score of each epoch on the examples set aside: {score}. Not with 'lbfgs'.
+        Score of each epoch on the validation examples: {score}, or ``scoring``. Not with 'lbfgs'.
     best_validation_score_ : float or None
         The highest of them. Not with 'lbfgs'.
+    validation_loss_curve_ : list of float or None
+        Loss of each epoch on the validation examples, without the penalty. Not with 'lbfgs'.
     n_iter_ : int
         Number of epochs or iterations of the last fit.
     t_ : int
@@ -146,7 +171,7 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Names of the features, where X had any."""
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = {
@@ -154,15 +179,15 @@ class BaseMLP(BaseEstimator):
         "activation": [StrOptions(HIDDEN_ACTIVATIONS), list, tuple],
         "solver": [StrOptions({"lbfgs", *SOLVERS})],
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES}), callable],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
+        "verbose": ["verbose", StrOptions({"progress"})],
         "warm_start": ["boolean"],
         "momentum": [Interval(Real, 0, 1, closed="both")],
         "nesterovs_momentum": ["boolean"],
@@ -296,7 +321,7 @@ class BaseMLP(BaseEstimator):
         """
         return with_weights(cls, params, coefs, intercepts)
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the network to X and y.
 
         Parameters
@@ -307,6 +332,13 @@ class BaseMLP(BaseEstimator):
             Targets: class labels, a label indicator matrix, or real numbers.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each example; None is 1 for all.
+        X_val : array-like or sparse matrix of shape (n_validation, n_features), default=None
+            Validation examples: ``validation_scores_`` and ``validation_loss_curve_`` are theirs.
+            With ``early_stopping`` they are used in place of a part of X. Not with 'lbfgs'.
+        y_val : array-like of shape (n_validation,) or (n_validation, n_outputs), default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            Their weights; None is 1 for all.
 
         Returns
         -------
@@ -318,9 +350,21 @@ class BaseMLP(BaseEstimator):
         ValueError
             If a parameter or an input is not as described, or the weights became non-finite.
         """
-        return self._fit(X, y, sample_weight, incremental=False)
+        run = BaseMLP._fit
+        if hasattr(self, "_skl_callbacks"):
+            run = with_callbacks(run)
+        return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
 
-    def _fit(self, X, y, sample_weight, incremental):
+    def _fit(
+        self,
+        X,
+        y,
+        sample_weight,
+        incremental,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
@@ -330,8 +374,21 @@ class BaseMLP(BaseEstimator):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
         if self.early_stopping and incremental and self.solver != "lbfgs":
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.early_stopping and self.weight_average is not None and self.solver != "lbfgs":
+            raise ValueError(
+                "weight_average cannot be combined with early_stopping=True, which keeps the "
+                "weights of the best epoch."
+            )
+        alone = X_val is None and sample_weight_val is not None
+        if alone or (X_val is None) != (y_val is None):
+            raise ValueError(
+                "X_val and y_val must be given together, and sample_weight_val only with them."
+            )
+        if X_val is not None and self.solver == "lbfgs":
+            raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
 
+        given = X, y, sample_weight
         X, y = self._validate(X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)
         n_samples = X.shape[0]
@@ -356,30 +413,47 @@ class BaseMLP(BaseEstimator):
         scaling = self._standardization(X, target, out_activation, first_pass)
         X, target = scaling.transform(X, target)
         fresh = first_pass and isinstance(self.init, str)  # given weights are those of X itself
-        codes, targets = None, None
-        if kind == "multiclass" and loss != "cross_entropy":
-            targets = np.eye(self.n_outputs_, dtype=X.dtype)[target]
-        elif kind in ("binary", "multiclass"):
-            codes = target
-        else:
-            targets = target.reshape(n_samples, -1)
-        weights = self._training_weight(sample_weight, target, kind, incremental)
-        data = make_data(X, codes=codes, targets=targets, weights=weights)
+        in_codes = kind == "binary" or loss == "cross_entropy"
+        data = make_data(
+            X,
+            codes=target if in_codes else None,
+            targets=None if in_codes else self._target_values(kind, target, X.dtype),
+            weights=self._training_weight(sample_weight, target, kind, incremental),
+        )
         seed = int(rng.randint(2**31)) if np.any(dropout) else 0
         net = make_net(units, activation, out_activation, loss, dropout, seed, **loss_settings)
         with scaling.training(self.coefs_, self.intercepts_, fresh):
             if self.solver == "lbfgs":
-                fit_lbfgs(self, net, theta, data, n_samples)
+                # scipy reports each iteration at its end, so one more begins than there are.
+                with self._tasks("iteration", self.max_iter + 1, theta, given) as tasks:
+                    fit_lbfgs(self, net, theta, data, n_samples, tasks)
             else:
                 if not incremental or not hasattr(self, "_optimizer"):
                     self._optimizer = Optimizer(self, theta.size, theta.dtype)
-                split = None
-                if self.early_stopping:
-                    split = self._split(net, theta, data, kind, target, sample_weight, rng)
-                self._prepare_history(anew=first_pass)
-                fit_stochastic(
-                    self, net, theta, data, n_samples, rng, incremental, split, first_pass
-                )
+                train_rows = validation = None
+                if X_val is not None:
+                    validation = self._given_validation(
+                        net, theta, kind, X_val, y_val, sample_weight_val
+                    )
+                elif self.early_stopping:
+                    train_rows, validation = self._split(
+                        net, theta, data, kind, target, sample_weight, given[0], y, rng
+                    )
+                self._prepare_history(first_pass, validation is not None)
+                with self._tasks("epoch", self.max_iter, theta, given, incremental) as tasks:
+                    fit_stochastic(
+                        self,
+                        net,
+                        theta,
+                        data,
+                        n_samples,
+                        rng,
+                        incremental,
+                        train_rows,
+                        validation,
+                        first_pass,
+                        tasks,
+                    )
         if not np.isfinite(theta).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
@@ -463,6 +537,12 @@ class BaseMLP(BaseEstimator):
         """Weight of each example in the loss; that of scores is ``sample_weight``."""
         return sample_weight
 
+    def _target_values(self, kind, target, dtype):
+        """Targets as the outputs should be, ``(n, n_outputs)``."""
+        if kind == "multiclass":
+            return np.eye(self.n_outputs_, dtype=dtype)[target]
+        return target.reshape(len(target), -1)
+
     @property
     def Theta_(self):
         """Weights of each layer in the layout of the notes, the biases in the first column.
@@ -483,17 +563,32 @@ class BaseMLP(BaseEstimator):
             Theta[-1].flags.writeable = False
         return Theta
 
-    def _prepare_history(self, anew):
+    def _prepare_history(self, anew, validated):
         """Begin the record of losses and scores, or the part that earlier fits did not keep."""
         if anew or not hasattr(self, "loss_curve_"):
             self.loss_curve_ = []
             self._no_improvement_count = 0
             self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
-        if self.early_stopping and self.validation_scores_ is None:
+            self.validation_loss_curve_ = None
+        if validated and self.validation_scores_ is None:
             self.validation_scores_ = []
+            self.validation_loss_curve_ = []
             self.best_validation_score_ = -np.inf
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
+
+    def _tasks(self, name, most, theta, given, incremental=False):
+        """The fit and its epochs as scikit-learn's callbacks see them."""
+        X, y, sample_weight = given
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return Tasks(self, name, most, theta, not incremental, X=X, y=y, metadata=metadata)
+
+    def _fitted_weights(self, theta):
+        """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
+        units = [coef.shape[0] for coef in self.coefs_] + [self.n_outputs_]
+        coefs, intercepts = views(theta.copy(), units)
+        self._scaling.fold(coefs, intercepts)
+        return {"coefs_": coefs, "intercepts_": intercepts}
 
     def _theta(self, dtype=None):
         """The flat parameters behind ``coefs_``, made anew if these were replaced or unpickled."""
@@ -508,8 +603,8 @@ class BaseMLP(BaseEstimator):
         self.coefs_, self.intercepts_ = views(theta, units)
         return theta
 
-    def _split(self, net, theta, data, kind, target, sample_weight, rng):
-        """Set examples aside; returns the others' rows and the function that scores theta."""
+    def _split(self, net, theta, data, kind, target, sample_weight, X, y, rng):
+        """Set examples aside; returns the others' rows and the ``Validation`` by these."""
         # A column, so that an error names the classes as scikit-learn's does.
         stratify = target.astype(bool).reshape(-1, 1) if kind == "binary" else None
         train, test = train_test_split(
@@ -523,14 +618,46 @@ class BaseMLP(BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        y_test = target[test]
         weight = None if sample_weight is None else sample_weight[test]
+        if self.scoring in (None, "loss"):
+            X = y = None
+        else:
+            X, y = (_safe_indexing(a, test) for a in indexable(X, y))
+        return train, Validation(
+            self,
+            lambda: predict(net, theta, data, test, self.n_threads),
+            net,
+            theta,
+            kind,
+            target[test],
+            weight,
+            X,
+            y,
+        )
 
-        def score():
-            output = predict(net, theta, data, test, self.n_threads)
-            return self._score_outputs(y_test, output, kind, weight)
-
-        return train, score
+    def _given_validation(self, net, theta, kind, X, y, sample_weight):
+        """The ``Validation`` by the examples that were given to ``fit`` for it."""
+        given = X, y
+        try:
+            X, y = self._validate(X, y, reset=False)
+            target = self._encode_more(y)
+            X = X.astype(theta.dtype, copy=False)
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+            X, target = self._scaling.transform(X, target)
+        except ValueError as error:
+            raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
+        data, rows = make_data(X), np.arange(X.shape[0])
+        return Validation(
+            self,
+            lambda: predict(net, theta, data, rows, self.n_threads),
+            net,
+            theta,
+            kind,
+            target,
+            sample_weight,
+            *given,
+        )
 
     def _outputs(self, X):
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""

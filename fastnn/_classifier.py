@@ -313,6 +313,24 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return self.loss, out_activation, {}
 
+    def _encode_more(self, y):
+        """Targets of other examples, encoded as those of the training examples."""
+        multilabel = type_of_target(y).startswith("multilabel")
+        if multilabel != (self._target_type == "multilabel-indicator"):
+            raise ValueError(
+                f"y_val is {type_of_target(y)}, but the targets of training are "
+                f"{self._target_type}."
+            )
+        if multilabel:
+            if y.shape[1] != self.n_outputs_:
+                raise ValueError(f"y_val has {y.shape[1]} labels, y has {self.n_outputs_}.")
+            return (y.toarray() if sp.issparse(y) else y) != 0
+        # As Python objects: NumPy would take "1" for 1.
+        unknown = set(unique_labels(y).tolist()) - set(self.classes_.tolist())
+        if unknown:
+            raise ValueError(f"y_val has labels that y has not: {sorted(unknown)}.")
+        return np.searchsorted(self.classes_, y)
+
     def _n_outputs(self, kind, target):
         if kind == "multilabel":
             return target.shape[1]

@@ -185,6 +185,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         out_activation = self.out_activation or LOSSES[self.loss].activation
         return self.loss, out_activation, settings
 
+    def _encode_more(self, y):
+        """Targets of other examples, in the form of those of the training examples."""
+        y = self._targets(y)
+        n_outputs = self._n_outputs(None, y)
+        if n_outputs != self.n_outputs_:
+            raise ValueError(f"y_val has {n_outputs} outputs, y has {self.n_outputs_}.")
+        return y
+
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]
 

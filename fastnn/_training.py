@@ -12,6 +12,9 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
+from ._averaging import WeightAverage
+from ._callbacks import prints, progress_bar
+from ._schedules import rate
 from ._threads import Helpers, Pace, choose_n_threads
 from .kernels.activations import ACTIVATIONS, N_CONSTANTS
 from .kernels.barrier import new_sync
@@ -123,6 +126,7 @@ class Optimizer:
 
     def __init__(self, estimator, n_params, dtype):
         self.learning_rate = float(estimator.learning_rate_init)
+        self.epoch = 0
         self.t = 0
         self.code = SOLVERS[estimator.solver]
         if self.code == SGD and estimator.nesterovs_momentum:
@@ -143,8 +147,17 @@ class Optimizer:
             np.inf if estimator.clip_norm is None else float(estimator.clip_norm),
         )
 
+    def begin_epoch(self, estimator):
+        """Apply the schedules that depend on the epoch."""
+        scheduled = rate(
+            estimator.learning_rate, self.epoch, estimator.learning_rate_init, estimator.max_iter
+        )
+        if scheduled is not None:
+            self.learning_rate = scheduled
+
     def end_epoch(self, estimator, examples_seen):
         """Apply the 'invscaling' schedule."""
+        self.epoch += 1
         if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             initial = float(estimator.learning_rate_init)
             self.learning_rate = initial / (examples_seen + 1) ** estimator.power_t
@@ -158,7 +171,7 @@ class Optimizer:
         else:
             self.learning_rate /= 5.0
             stop, message = False, f"Setting learning rate to {self.learning_rate:f}"
-        if estimator.verbose:
+        if prints(estimator):
             print(f"{reason} {message}")
         return stop
 
@@ -255,45 +268,77 @@ class Trainer:
         return loss, self._gradient.astype(np.float64)
 
 
-def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, split, first_pass):
+def fit_stochastic(
+    estimator,
+    net,
+    theta,
+    data,
+    n_samples,
+    rng,
+    incremental,
+    train_rows,
+    validation,
+    first_pass,
+    tasks,
+):
     """Train ``theta`` in place by mini-batches, keeping the estimator's fitted attributes.
 
     Parameters
     ----------
-    split : None, or (train_rows, score) where ``score()`` is the validation score of theta
+    train_rows : (n_train,) int64 or None
+        The examples to train on; None is all.
+    validation : _validation.Validation or None
     first_pass : bool
         Whether theta is new. If not, the best score of earlier fits is to be beaten, and until
         that happens there are no better weights than the last, as in scikit-learn.
+    tasks : _callbacks.Tasks
     """
     optimizer = estimator._optimizer
-    train_rows, score = split or (np.arange(n_samples), None)
-    n_train = len(train_rows)
+    n_train = n_samples if train_rows is None else len(train_rows)
     batch_size = _batch_size(estimator.batch_size, n_train)
     order = np.arange(n_train)
-    best_theta = theta.copy() if first_pass else None
+    early_stopping = estimator.early_stopping
+    best_theta = theta.copy() if first_pass and early_stopping else None
+    average = None
+    if estimator.weight_average is not None:
+        average = WeightAverage(estimator.weight_average)
     n_threads = estimator.n_threads
-    with Trainer(net, theta, data, batch_size, n_threads, optimizer.state) as trainer:
+    with (
+        progress_bar(estimator, "epoch", incremental) as bar,
+        Trainer(net, theta, data, batch_size, n_threads, optimizer.state) as trainer,
+    ):
         trainer.updates = optimizer.t
+        # Every kernel is compiled by now.
+        started = time.perf_counter()
         try:
             estimator.n_iter_ = 0
             for _ in range(1 if incremental else estimator.max_iter):
+                tasks.begin()
+                optimizer.begin_epoch(estimator)
                 if estimator.shuffle:
                     rng.shuffle(order)
-                rows = order if split is None else train_rows[order]
+                rows = order if train_rows is None else train_rows[order]
                 estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
                 optimizer.t = trainer.updates
                 estimator.n_iter_ += 1
                 estimator.t_ += n_train
                 estimator.loss_curve_.append(estimator.loss_)
-                if estimator.verbose:
+                if average is not None:
+                    average.add(theta)
+                if prints(estimator):
                     print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
-                if score is None:
+                better = validation is not None and _validate(estimator, validation)
+                if not early_stopping:
                     _compare_loss(estimator)
-                elif _compare_score(estimator, score()):
+                elif better:
                     best_theta = theta.copy()
                 optimizer.end_epoch(estimator, estimator.t_)
+                if bar is not None:
+                    _show(bar, estimator, validation)
+                if tasks.end():
+                    break
                 if estimator._no_improvement_count > estimator.n_iter_no_change:
-                    what = "Training loss" if score is None else "Validation score"
+                    what = "Validation score" if early_stopping else "Training loss"
                     reason = (
                         f"{what} did not improve more than tol={estimator.tol:f} "
                         f"for {estimator.n_iter_no_change:d} consecutive epochs."
@@ -301,6 +346,8 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
                     if optimizer.stops(estimator, reason):
                         break
                     estimator._no_improvement_count = 0
+                if _out_of_time(estimator, started):
+                    break
                 if estimator.n_iter_ == estimator.max_iter and not incremental:
                     warnings.warn(
                         f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) "
@@ -310,12 +357,30 @@ def fit_stochastic(estimator, net, theta, data, n_samples, rng, incremental, spl
                     )
         except KeyboardInterrupt:
             optimizer.t = trainer.updates
+            tasks.end()
             warnings.warn("Training interrupted by user.", stacklevel=4)
-    if score is not None and best_theta is not None:
+    if early_stopping and best_theta is not None:
         theta[...] = best_theta
+    if average is not None and average.n > 0:
+        theta[...] = average.value()
+
+
+def _out_of_time(estimator, started):
+    return estimator.max_time is not None and time.perf_counter() - started > estimator.max_time
+
+
+def _show(bar, estimator, validation):
+    """Move the progress bar on by one epoch or iteration."""
+    shown = {"loss": f"{estimator.loss_:.4g}"}
+    if validation is not None:
+        shown["validation score"] = f"{estimator.validation_scores_[-1]:.4g}"
+    bar.set_postfix(shown, refresh=False)
+    bar.update()
 
 
 def _batch_size(batch_size, n_train):
+    if isinstance(batch_size, str) and batch_size == "full":
+        return n_train
     if isinstance(batch_size, str):  # "auto"
         return min(200, n_train)
     if batch_size > n_train:
@@ -335,38 +400,57 @@ def _compare_loss(estimator):
         estimator.best_loss_ = estimator.loss_
 
 
-def _compare_score(estimator, score):
-    """Note a validation score; returns whether it is the best so far."""
+def _validate(estimator, validation):
+    """Note the validation score and loss; returns whether the score is the best so far."""
+    score, loss = validation.evaluate()
     estimator.validation_scores_.append(score)
-    if estimator.verbose:
+    estimator.validation_loss_curve_.append(loss)
+    if prints(estimator):
         print(f"Validation score: {score:f}")
     best = estimator.best_validation_score_
-    # Written so that a NaN score counts as no progress.
-    if score >= best + estimator.tol:
-        estimator._no_improvement_count = 0
-    else:
-        estimator._no_improvement_count += 1
+    if estimator.early_stopping:
+        # Written so that a NaN score counts as no progress.
+        if score >= best + estimator.tol:
+            estimator._no_improvement_count = 0
+        else:
+            estimator._no_improvement_count += 1
     if score > best:
         estimator.best_validation_score_ = score
         return True
     return False
 
 
-def fit_lbfgs(estimator, net, theta, data, n_samples):
+def fit_lbfgs(estimator, net, theta, data, n_samples, tasks):
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector."""
     rows = np.arange(n_samples)
+    stopped = False
 
-    def show(intermediate_result):
-        print(f"L-BFGS, loss = {intermediate_result.fun:.8f}")
+    def end_iteration(intermediate_result):
+        nonlocal stopped
+        theta[...] = intermediate_result.x
+        estimator.loss_ = float(intermediate_result.fun)
+        if prints(estimator):
+            print(f"L-BFGS, loss = {estimator.loss_:.8f}")
+        if bar is not None:
+            _show(bar, estimator, None)
+        if tasks.end() or _out_of_time(estimator, started):
+            stopped = True
+            raise StopIteration
+        tasks.begin()
 
-    with Trainer(net, theta, data, n_samples, estimator.n_threads) as trainer:
+    with (
+        progress_bar(estimator, "iteration") as bar,
+        Trainer(net, theta, data, n_samples, estimator.n_threads) as trainer,
+    ):
+        started = time.perf_counter()
+        tasks.begin()
         result = minimize(
             trainer.loss_and_gradient,
             theta.astype(np.float64),
             args=(rows, estimator.alpha),
             method="L-BFGS-B",
             jac=True,
-            callback=show if estimator.verbose else None,
+            callback=end_iteration,
             options={
                 "maxfun": estimator.max_fun,
                 "maxiter": estimator.max_iter,
@@ -376,7 +460,9 @@ def fit_lbfgs(estimator, net, theta, data, n_samples):
     theta[...] = result.x
     estimator.loss_ = float(result.fun)
     estimator.n_iter_ = min(result.nit, estimator.max_iter)
-    if result.status != 0:
+    # The task that began after the last iteration and did nothing.
+    tasks.end()
+    if result.status != 0 and not stopped:
         warnings.warn(
             f"lbfgs failed to converge after {result.nit} iteration(s) "
             f"(status={result.status}): {result.message}. Increase max_iter or max_fun, "

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .kernels.evaluate import losses
 from .kernels.train import predict, train
 
 
@@ -34,6 +35,7 @@ def warmup(dtypes=("float32", "float64")):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
     # A list, not a generator: all of them are compiled even if the first was not cached.
     cached = {
-        dtype.name: [entry.is_cached(dtype) for entry in (train, predict)] for dtype in dtypes
+        dtype.name: [entry.is_cached(dtype) for entry in (train, predict, losses)]
+        for dtype in dtypes
     }
     return {name: all(entries) for name, entries in cached.items()}

@@ -6,6 +6,7 @@ These modules know NumPy arrays and nothing of scikit-learn. Read them in this o
 ``layout``         how a network lies in memory: one flat vector, the bias row first in each layer
 ``network``        the algorithm: feedforward, output error, delta propagation, gradient
 ``train``          the entry points that Python calls: ``train`` (mini-batches), ``predict``
+``evaluate``       the entry point for the losses of outputs: validation
 ``activations``    the activation functions and their slopes
 ``losses``         the error functions
 ``rules``          the weight updates

@@ -105,6 +105,16 @@ def log_loss(a, y):
     return -(y * elementary.log(p) + (type(a)(1) - y) * elementary.log(type(a)(1) - p))
 
 
+@leaf
+def smooth(loss, constants, y):
+    """Spread a part of targets 0 and 1; that of classes is in the cross-entropy itself."""
+    if loss == LOG_LOSS:
+        T = y.dtype.type
+        smoothing = T(constants[SMOOTHING])
+        for i in range(y.size):
+            y[i] = y[i] * (T(1) - smoothing) + T(0.5) * smoothing
+
+
 def _in_terms(f):
     """The loop terms[i] <- f(a[i], y[i])."""
 

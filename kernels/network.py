@@ -15,7 +15,7 @@ from .activations import activate, multiply_by_slope
 from .dropout import drop
 from .jit import leaf, section, shared
 from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING, a_start, d_start, is_sparse
-from .losses import LOG_LOSS, SMOOTHING, loss_slope, output_delta, row_losses
+from .losses import loss_slope, output_delta, row_losses, smooth
 from .matmul import (
     PACKED_BYTES,
     VECTOR_BYTES,
@@ -61,11 +61,7 @@ def gather_targets(net, data, rows, first, work, width, i0, i1):
             for k in range(width):
                 work.y[i * width + k] = data.targets[row, k]
         work.row_weight[i] = data.weights[row] if data.weights.size > 0 else T(1)
-    if net.loss == LOG_LOSS:
-        smoothing = T(net.loss_constants[SMOOTHING])
-        y = work.y[i0 * width : i1 * width]
-        for i in range(y.size):
-            y[i] = y[i] * (T(1) - smoothing) + T(0.5) * smoothing
+    smooth(net.loss, net.loss_constants, work.y[i0 * width : i1 * width])
 
 
 @leaf

@@ -1,0 +1,37 @@
+"""The parameter ``weight_average``: what to keep of the weights after each epoch."""
+
+from collections import deque
+from numbers import Integral
+
+import numpy as np
+
+
+class WeightAverage:
+    """Mean of the last k vectors added, or the exponential moving average of all of them.
+
+    Parameters
+    ----------
+    kind : int or float
+        An int is k (Izmailov et al., 2018). A float is the decay d: the average is
+        ``(1 - d) * sum(d**age * vector)``, divided by the sum ``1 - d**n`` of these factors, so
+        that it is unbiased from the first epoch on (as Adam's moments, Kingma and Ba, 2015).
+    """
+
+    def __init__(self, kind):
+        self.n = 0
+        self._decay = None if isinstance(kind, Integral) else float(kind)
+        self._sum = 0.0
+        # Copies, not a running sum: which epochs are the last is known when training has ended.
+        self._last = deque(maxlen=int(kind) if self._decay is None else 0)
+
+    def add(self, theta):
+        self.n += 1
+        if self._decay is None:
+            self._last.append(theta.copy())
+        else:
+            self._sum = self._decay * self._sum + (1 - self._decay) * theta.astype(np.float64)
+
+    def value(self):
+        if self._decay is None:
+            return np.mean(self._last, axis=0, dtype=np.float64)
+        return self._sum / (1 - self._decay**self.n)

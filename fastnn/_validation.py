@@ -1,0 +1,77 @@
+"""Validation after each epoch: the loss and the score of examples that are not trained on."""
+
+import copy
+
+import numpy as np
+from sklearn.metrics import check_scoring
+
+from .kernels.evaluate import losses
+from .kernels.losses import CROSS_ENTROPY
+
+
+def validation_loss(net, outputs, target, weight=None):
+    """Mean loss of a network's outputs: the training loss without the penalty.
+
+    Parameters
+    ----------
+    net : see kernels.layout
+    outputs : (n, n_outputs) ndarray
+    target : (n,) class codes for the cross-entropy, otherwise (n, n_outputs) target values
+    weight : (n,) or None
+
+    Returns
+    -------
+    float
+    """
+    dtype = outputs.dtype
+    row_loss = np.empty(len(outputs), dtype)
+    y = np.array(target, dtype).ravel()  # a copy: label smoothing changes it
+    losses[dtype](net, row_loss, np.empty(outputs.size, dtype), outputs.ravel(), y)
+    if weight is None:
+        return float(row_loss.mean(dtype=np.float64))
+    total = weight.sum(dtype=np.float64)
+    # A split may happen to have no weight at all.
+    return float(np.dot(weight, row_loss) / total) if total else float("nan")
+
+
+class Validation:
+    """The examples, and how they are scored.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+    outputs : callable
+        ``outputs()`` are those of the network for these examples, with its present weights.
+    net, theta : see kernels.layout
+    kind, target : what the estimator's ``_encode`` returned
+    weight : (n,) or None
+    X, y : the examples as the user gave them, for scikit-learn's scorers
+    """
+
+    def __init__(self, estimator, outputs, net, theta, kind, target, weight, X, y):
+        self._estimator, self._outputs = estimator, outputs
+        self._net, self._theta, self._kind = net, theta, kind
+        self._target, self._weight, self._X, self._y = target, weight, X, y
+        self._scorer = None
+        if estimator.scoring not in (None, "loss"):
+            self._scorer = check_scoring(estimator, scoring=estimator.scoring)
+        self._values = target
+        if net.loss != CROSS_ENTROPY:
+            self._values = estimator._target_values(kind, target, theta.dtype)
+        # Compile what validation needs before the clock of ``max_time`` starts.
+        validation_loss(net, outputs(), self._values, weight)
+
+    def evaluate(self):
+        """Score and loss with the present weights."""
+        estimator, outputs = self._estimator, self._outputs()
+        loss = validation_loss(self._net, outputs, self._values, self._weight)
+        if estimator.scoring is None:
+            return estimator._score_outputs(self._target, outputs, self._kind, self._weight), loss
+        if self._scorer is None:
+            return -loss, loss
+        if not np.isfinite(outputs).all():  # most scorers would raise an error
+            return float("nan"), loss
+        weight = {} if self._weight is None else {"sample_weight": self._weight}
+        present = copy.copy(estimator)
+        vars(present).update(estimator._fitted_weights(self._theta))
+        return float(self._scorer(present, self._X, self._y, **weight)), loss
