@@ -45,8 +45,12 @@ class LossCurveDisplay:
     >>> X, y = load_iris(return_X_y=True)
     >>> model = MLPClassifier(early_stopping=True, random_state=0).fit(X, y)
     >>> display = LossCurveDisplay.from_estimator(model, name="iris")
-    >>> [line.get_label() for line in display.lines_]
-    ['iris: Training loss', 'iris: Validation score', 'iris: Best epoch']
+    >>> for line in display.lines_:
+    ...     print(line.get_label())
+    iris: Training loss
+    iris: Validation loss
+    iris: Validation score
+    iris: Best epoch
     """
 
     def __init__(self, curves):

@@ -7,6 +7,8 @@ entry alone::
     RECTIFIER   p z  where z > 0, otherwise  q z + r (exp(z) - 1)
     GATE        z logistic(c z + d z^3)
 
+and LOGISTIC, TANH, EXP have slopes p + q a + r a^2.
+
 Slopes are functions of the activation a = sigma(z) where that is possible, as then z need not be
 kept; those of GATE are functions of z. The chains of ``if`` stand outside the loops: inside, they
 would keep the loops from being vectorised.
@@ -59,10 +61,10 @@ ACTIVATIONS = {
     "linear": Activation(RECTIFIER, (1.0, 1.0, 0.0, 0.0), with_k=lambda k: (k, k, 0.0, 0.0)),
     # 1 where z >= k, otherwise 0
     "step": Activation(STEP, (0.0,), with_k=lambda k: (k,)),
-    "logistic": Activation(LOGISTIC),
-    "tanh": Activation(TANH),
+    "logistic": Activation(LOGISTIC, (0.0, 1.0, -1.0)),
+    "tanh": Activation(TANH, (1.0, 0.0, -1.0)),
     "relu": Activation(RELU),
-    "exp": Activation(EXP),
+    "exp": Activation(EXP, (0.0, 1.0, 0.0)),
     "softmax": Activation(SOFTMAX),
     "leaky_relu": Activation(RECTIFIER, _leaky(0.01), with_k=_leaky),  # Maas et al., 2013
     "elu": Activation(RECTIFIER, _elu(1.0), with_k=_elu),  # Clevert et al., 2016
@@ -81,18 +83,8 @@ def logistic(z):
 
 
 @leaf
-def logistic_slope(a):
-    return a * (type(a)(1) - a)
-
-
-@leaf
 def tanh(z):
     return elementary.tanh(z)
-
-
-@leaf
-def tanh_slope(a):
-    return type(a)(1) - a * a
 
 
 @leaf
@@ -107,20 +99,10 @@ def exp(z):
 
 
 @leaf
-def exp_slope(a):
-    return a
-
-
-@leaf
 def softplus(z):
     T = type(z)
     rest = elementary.log(T(1) + elementary.exp(-abs(z)))
     return rest if z < T(0) else z + rest
-
-
-@leaf
-def softplus_slope(a):
-    return type(a)(1) - elementary.exp(-a)
 
 
 def _in_place(f):
@@ -134,15 +116,17 @@ def _in_place(f):
     return over
 
 
-def _slope_in_place(slope):
-    """The loop d[i] <- d[i] * slope(a[i]), for deltas and activations of the same units."""
+@leaf
+def _polynomial_slope(d, a, p, q, r):
+    for i in range(d.size):
+        d[i] *= p + a[i] * (q + r * a[i])
 
-    @leaf
-    def over(d, a):
-        for i in range(d.size):
-            d[i] *= slope(a[i])
 
-    return over
+@leaf
+def _softplus_slope(d, a):
+    T = a.dtype.type
+    for i in range(d.size):
+        d[i] *= T(1) - elementary.exp(-a[i])
 
 
 @leaf
@@ -194,9 +178,6 @@ def _gate_slope(delta, z, c, d):
 
 
 _logistic, _tanh, _relu, _exp, _softplus = map(_in_place, (logistic, tanh, relu, exp, softplus))
-_logistic_slope, _tanh_slope, _exp_slope, _softplus_slope = map(
-    _slope_in_place, (logistic_slope, tanh_slope, exp_slope, softplus_slope)
-)
 
 
 @leaf
@@ -266,14 +247,10 @@ def multiply_by_slope(code, constants, d, a, width):
     T = d.dtype.type
     if code == RELU:
         _relu_slope(d, a)
-    elif code == LOGISTIC:
-        _logistic_slope(d, a)
-    elif code == TANH:
-        _tanh_slope(d, a)
+    elif code in (LOGISTIC, TANH, EXP):
+        _polynomial_slope(d, a, T(constants[0]), T(constants[1]), T(constants[2]))
     elif code == SOFTMAX:
         _softmax_slope(d, a, width)
-    elif code == EXP:
-        _exp_slope(d, a)
     elif code == RECTIFIER:
         p, q, r, curved = T(constants[0]), T(constants[1]), T(constants[2]), T(constants[3])
         _rectifier_slope(d, a, p, q, r, curved)

@@ -79,27 +79,6 @@ def _clip(p):
 
 
 @leaf
-def poisson(a, y):
-    gain = y * elementary.log(y / a) if y != 0 else type(a)(0)
-    return gain - y + a
-
-
-@leaf
-def poisson_slope(a, y):
-    return type(a)(1) - y / a
-
-
-@leaf
-def gamma(a, y):
-    return y / a - type(a)(1) - elementary.log(y / a)
-
-
-@leaf
-def gamma_slope(a, y):
-    return (a - y) / (a * a)
-
-
-@leaf
 def log_loss(a, y):
     p = _clip(a)
     return -(y * elementary.log(p) + (type(a)(1) - y) * elementary.log(type(a)(1) - p))
@@ -115,19 +94,27 @@ def smooth(loss, constants, y):
             y[i] = y[i] * (T(1) - smoothing) + T(0.5) * smoothing
 
 
-def _in_terms(f):
-    """The loop terms[i] <- f(a[i], y[i])."""
-
-    @leaf
-    def over(terms, a, y):
-        for i in range(terms.size):
-            terms[i] = f(a[i], y[i])
-
-    return over
+@leaf
+def _log_loss(terms, a, y):
+    for i in range(terms.size):
+        terms[i] = log_loss(a[i], y[i])
 
 
-_poisson, _gamma, _log_loss = map(_in_terms, (poisson, gamma, log_loss))
-_poisson_slope, _gamma_slope = map(_in_terms, (poisson_slope, gamma_slope))
+@leaf
+def _deviance(terms, a, y, is_gamma):
+    """Half the deviance of Poisson's distribution, or of the gamma distribution."""
+    T = a.dtype.type
+    for i in range(terms.size):
+        ratio = y[i] / a[i]
+        log = elementary.log(ratio) if y[i] != T(0) else T(0)
+        terms[i] = ratio - T(1) - log if is_gamma else y[i] * log - y[i] + a[i]
+
+
+@leaf
+def _deviance_slope(d, a, y, is_gamma):
+    T = a.dtype.type
+    for i in range(d.size):
+        d[i] = (a[i] - y[i]) / (a[i] * (a[i] if is_gamma else T(1)))
 
 
 @leaf
@@ -206,10 +193,8 @@ def row_losses(loss, constants, row_loss, terms, a, y, width):
         _log_loss(terms, a, y)
     elif loss == QUANTILE:
         _quantile(terms, a, y, constants, width)
-    elif loss == POISSON:
-        _poisson(terms, a, y)
     else:
-        _gamma(terms, a, y)
+        _deviance(terms, a, y, loss == GAMMA)
     divisor = T(width if constants[AVERAGED] > 0 else 1)
     for i in range(row_loss.size):
         total = terms[i * width]
@@ -229,10 +214,8 @@ def loss_slope(loss, constants, d, a, y, width):
         _residual_slope(d, a, y, T(constants[SCALE]), T(constants[BEND]))
     elif loss == QUANTILE:
         _quantile_slope(d, a, y, constants, width)
-    elif loss == POISSON:
-        _poisson_slope(d, a, y)
     else:
-        _gamma_slope(d, a, y)
+        _deviance_slope(d, a, y, loss == GAMMA)
 
 
 @leaf

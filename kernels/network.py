@@ -64,7 +64,7 @@ def gather_targets(net, data, rows, first, work, width, i0, i1):
     smooth(net.loss, net.loss_constants, work.y[i0 * width : i1 * width])
 
 
-@leaf
+@shared
 def sparse_affine(net, theta, data, rows, first, work, i0, i1):
     """z <- b + x W of the first layer for CSR rows."""
     n_out = net.units[1]
@@ -180,7 +180,7 @@ def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
             drop(d, width, net.dropout[k - 1], net.seed, t, k - 1, first + i0)
 
 
-@leaf
+@shared
 def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, i1, restart):
     """Add to the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
 

@@ -67,19 +67,21 @@ def test_scores_have_their_own_axis_and_the_best_epoch_is_marked(stopped):
     best = stopped.validation_scores_.index(stopped.best_validation_score_) + 1
     assert drawn(display) == {
         "iris: Training loss": curve(stopped.loss_curve_),
+        "iris: Validation loss": curve(stopped.validation_loss_curve_),
         "iris: Validation score": curve(stopped.validation_scores_),
         "iris: Best epoch": [[best, best], [0, 1]],
     }
-    loss, score, mark = display.lines_
-    assert loss.axes is display.ax_ and mark.axes is display.ax_
+    *losses, score, mark = display.lines_
+    assert all(line.axes is display.ax_ for line in [*losses, mark])
     assert score.axes is display.score_ax_ is not display.ax_
     assert display.score_ax_.get_ylabel() == "Validation score"
-    assert legend(display) == ["Training loss", "Validation score", f"Best epoch ({best})"]
+    kinds = ["Training loss", "Validation loss", "Validation score", f"Best epoch ({best})"]
+    assert legend(display) == kinds
     assert plt.gca() is display.ax_
 
 
 def test_the_validation_loss_where_present():
-    model = MLPClassifier((5,), max_iter=3).fit(X, Y)
+    model = sk.MLPClassifier((5,), max_iter=3).fit(X, Y)
     model.validation_loss_curve_ = [3.0, 2.0, 2.5]
     display = LossCurveDisplay.from_estimator(model, name="m")
     assert drawn(display) == {
@@ -107,8 +109,8 @@ def test_several_estimators_have_one_colour_each(plain, stopped):
     assert drawn(display)["B: Training loss"] == curve(stopped.loss_curve_)
     assert len({line.get_color() for line in b}) == 1
     assert a.get_color() != b[0].get_color()
-    assert len({line.get_linestyle() for line in b}) == len(b) == 3
-    kinds = ["Training loss", "Validation score", "Best epoch"]
+    assert len({line.get_linestyle() for line in b}) == len(b) == 4
+    kinds = ["Training loss", "Validation loss", "Validation score", "Best epoch"]
     assert legend(display) == ["A", "B", *kinds]
 
 

@@ -154,7 +154,9 @@ def test_small_kernel_multiply_by_slope(name, T):
     a[4] = 0
     expected = d.copy()
     expected *= SLOPES[name](a)
-    multiply_by_slope(ACTIVATIONS[name].code, NO_CONSTANTS, d, a, 8)
+    constants = np.zeros(N_CONSTANTS)
+    constants[: len(ACTIVATIONS[name].constants)] = ACTIVATIONS[name].constants
+    multiply_by_slope(ACTIVATIONS[name].code, constants, d, a, 8)
     close(d, expected)
 
 
