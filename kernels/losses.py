@@ -87,9 +87,9 @@ def log_loss(a, y):
 @leaf
 def smooth(loss, constants, y):
     """Spread a part of targets 0 and 1; that of classes is in the cross-entropy itself."""
-    if loss == LOG_LOSS:
-        T = y.dtype.type
-        smoothing = T(constants[SMOOTHING])
+    T = y.dtype.type
+    smoothing = T(constants[SMOOTHING])
+    if loss == LOG_LOSS and smoothing > T(0):
         for i in range(y.size):
             y[i] = y[i] * (T(1) - smoothing) + T(0.5) * smoothing
 

@@ -114,12 +114,13 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
                 W = matrix(theta, net.starts[k], n_out, 1)
                 matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
         layer = work.a[start:stop]
-        saved = work.saved[d_start(work, k + 1) + i0 * width :]
-        if net.saves[k] == SAVE_INPUTS and saved.size > 0:
-            copy(saved, layer)
+        saves = net.saves[k] if work.saved.size > 0 else SAVE_NOTHING
+        saved_start = d_start(work, k + 1) + i0 * width
+        if saves == SAVE_INPUTS:
+            copy(work.saved[saved_start:], layer)
         activate(net.activations[k], net.constants[k], layer, width)
-        if net.saves[k] == SAVE_ACTIVATIONS and saved.size > 0:
-            copy(saved, layer)
+        if saves == SAVE_ACTIVATIONS:
+            copy(work.saved[saved_start:], layer)
         if net.dropout[k] > 0.0:
             drop(layer, width, net.dropout[k], net.seed, t, k, first + i0)
         if width > n_out:
@@ -157,13 +158,10 @@ def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
     scratch = scratch_of(work.packed, thread)
     last = net.units.size - 1
-    for k in range(last, 0, -1):
+    for k in range(last - net.canonical, 0, -1):  # the output's is dC/dz already, or dC/da
         width = work.widths[k]
         start, stop = i0 * width, i1 * width
-        if k == last:
-            if net.canonical:
-                continue
-        else:
+        if k < last:
             n_in, n_out = net.units[k], net.units[k + 1]
             above_width = work.widths[k + 1]
             above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out

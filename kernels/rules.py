@@ -6,7 +6,7 @@ of w for the penalty, in the same pass. Then there are two forms::
 
     MOMENTUM    v <- b1 v + c1 g;                              w <- w + s1 v + s2 g
     ADAPTIVE    m <- b1 m + c1 g;  v <- b2 v + c2 g^2;
-                w <- w - decay w - (s1 m + s2 g) / (sqrt(v) + epsilon)
+                w <- keep w - (s1 m + s2 g) / (sqrt(v) + epsilon)
 
 and the rules are coefficients for them, which ``coefficients`` computes for each update:
 
@@ -66,7 +66,7 @@ class Coefficients(NamedTuple):
     s1: float
     s2: float
     epsilon: float
-    decay: float
+    keep: float
 
 
 def give(orders, rule):
@@ -95,7 +95,7 @@ def rule_of(orders):
 def coefficients(rule, t):
     """The coefficients of update number ``t``, counted from 1."""
     eta, b1, b2 = rule.learning_rate, rule.momentum, rule.beta_2
-    c1, c2, s1, s2, epsilon, decay = 1.0 - b1, 1.0 - b2, 0.0, eta, rule.epsilon, 0.0
+    c1, c2, s1, s2, epsilon, keep = 1.0 - b1, 1.0 - b2, 0.0, eta, rule.epsilon, 1.0
     if rule.code in (SGD, NESTEROV):
         c1, s1, s2 = -eta, 1.0, 0.0
         if rule.code == NESTEROV:
@@ -108,11 +108,11 @@ def coefficients(rule, t):
         if rule.code != ADAM:
             epsilon *= second
         if rule.code == ADAMW:
-            decay = eta * rule.weight_decay
+            keep = 1.0 - eta * rule.weight_decay
         elif rule.code == NADAM:
             s2 = s1 * (1.0 - b1)
             s1 = eta * second * b1 / (1.0 - b1 ** (t + 1))
-    return Coefficients(b1, c1, b2, c2, s1, s2, epsilon, decay)
+    return Coefficients(b1, c1, b2, c2, s1, s2, epsilon, keep)
 
 
 @leaf
@@ -136,14 +136,14 @@ def _momentum(w, g, v, alpha, scale, b1, c1, s1, s2):
 
 
 @leaf
-def _adaptive(w, g, m, v, alpha, scale, b1, c1, b2, c2, s1, s2, epsilon, decay):
+def _adaptive(w, g, m, v, alpha, scale, b1, c1, b2, c2, s1, s2, epsilon, keep):
     squares = w.dtype.type(0)
     for i in range(w.size):
         squares += w[i] * w[i]
         step = (g[i] + alpha * w[i]) * scale
         m[i] = b1 * m[i] + c1 * step
         v[i] = b2 * v[i] + c2 * (step * step)
-        w[i] = w[i] - decay * w[i] - (s1 * m[i] + s2 * step) / (np.sqrt(v[i]) + epsilon)
+        w[i] = keep * w[i] - (s1 * m[i] + s2 * step) / (np.sqrt(v[i]) + epsilon)
     return squares
 
 
@@ -183,7 +183,7 @@ def update(code, c, w, g, state, start, stop, alpha, scale, is_bias):
             T(c.s1),
             T(c.s2),
             T(c.epsilon),
-            T(0.0 if is_bias else c.decay),
+            T(1.0 if is_bias else c.keep),
         )
     return np.float64(squares)
 
