@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import leaf, readonly
+from .jit import readonly
 from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES, few_outputs
 
 
@@ -80,17 +80,23 @@ class Work(NamedTuple):
     saved: np.ndarray  # laid out as d, or empty: what slopes are computed from, see Net.saves
     y: np.ndarray  # (capacity * n_outputs,): targets of a block
     widths: np.ndarray  # (n_layers + 1,) int64: length of a row of layer k in a and d
-    offsets: np.ndarray  # (n_layers + 1,) int64: where layer k begins in a, for capacity 1
+    a_starts: np.ndarray  # (n_layers + 1,) int64: where the rows of layer k begin in a
+    d_starts: np.ndarray  # (n_layers + 1,) int64: and in d, for k >= 1
     capacity: int  # rows of a block
     row_loss: np.ndarray  # (capacity,) loss of each example
     row_weight: np.ndarray  # (capacity,) weight of each example
     cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
-    chunks: np.ndarray  # (n_chunks, 3) int64: layer, first and last row of [b; W]: see phase 2
+    chunks: np.ndarray  # (n_chunks, 6) int64: parts of theta, see phase 2 and the names below
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
     parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch, see phase 2
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
+
+
+# A chunk: its layer, first and last row of [b; W]; where it begins in theta, where its weights
+# begin, after its biases if it has any, and where it ends.
+LAYER, FIRST_ROW, LAST_ROW, START, WEIGHTS, STOP = range(6)
 
 
 class Orders(NamedTuple):
@@ -191,16 +197,16 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
     """Allocate the scratch that training takes, and divide phase 2 over the threads."""
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, BLOCK_ROWS)
-    chunks = np.array(
-        [
-            (k, first, min(n_in + 1, first + rows))
-            for k, (n_in, n_out) in enumerate(itertools.pairwise(units))
-            for rows in (_rows_per_chunk(n_in, n_out),)
-            for first in range(0, n_in + 1, rows)
-        ],
-        np.int64,
-    )
-    sizes = (chunks[:, 2] - chunks[:, 1]) * np.array(units)[chunks[:, 0] + 1]
+    chunks, start = [], 0
+    for k, (n_in, n_out) in enumerate(itertools.pairwise(units)):
+        rows = _rows_per_chunk(n_in, n_out)
+        for first in range(0, n_in + 1, rows):
+            last = min(n_in + 1, first + rows)
+            stop = start + (last - first) * n_out
+            chunks.append((k, first, last, start, start if first else start + n_out, stop))
+            start = stop
+    chunks = np.array(chunks, np.int64)
+    sizes = chunks[:, STOP] - chunks[:, START]
     # Of T threads, thread t ends where the running cost, the number of weights, passes its part.
     cost = np.cumsum(sizes)
     shares = np.zeros((n_threads + 1, n_threads + 1), np.int64)
@@ -234,7 +240,8 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
     if sparse:
         widths[0] = 0  # its rows are not copied
     offsets = [0, *itertools.accumulate(widths)]
-    a = _aligned_zeros(capacity * offsets.pop(), dtype)
+    a_starts = np.array(offsets[:-1], np.int64) * capacity
+    a = _aligned_zeros(capacity * offsets[-1], dtype)
     a[: capacity * widths[0] : widths[0] or 1] = 1
     packed = _aligned_zeros(n_threads * (PACKED_BYTES + more_bytes) // dtype.itemsize, dtype)
     none, no_integers = np.empty(0, dtype), np.empty((0, 0), np.int64)
@@ -244,7 +251,8 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         saved=none,
         y=none,
         widths=np.array(widths, np.int64),
-        offsets=np.array(offsets, np.int64),
+        a_starts=a_starts,
+        d_starts=a_starts - a_starts[1],
         capacity=capacity,
         row_loss=none,
         row_weight=none,
@@ -284,20 +292,3 @@ def empty_data(dtype):
         targets=readonly(np.empty((0, 0), dtype)),
         weights=readonly(np.empty(0, dtype)),
     )
-
-
-@leaf
-def is_sparse(data):
-    return data.row_starts.size > 0
-
-
-@leaf
-def a_start(work, k):
-    """Where the rows of layer k begin in ``work.a``."""
-    return work.offsets[k] * work.capacity
-
-
-@leaf
-def d_start(work, k):
-    """Where the rows of layer k >= 1 begin in ``work.d``."""
-    return (work.offsets[k] - work.offsets[1]) * work.capacity

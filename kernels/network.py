@@ -14,7 +14,17 @@ import numpy as np
 from .activations import activate, multiply_by_slope
 from .dropout import drop
 from .jit import leaf, section, shared
-from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING, a_start, d_start, is_sparse
+from .layout import (
+    FIRST_ROW,
+    LAST_ROW,
+    LAYER,
+    SAVE_ACTIVATIONS,
+    SAVE_INPUTS,
+    SAVE_NOTHING,
+    START,
+    STOP,
+    WEIGHTS,
+)
 from .losses import loss_slope, output_delta, row_losses, smooth
 from .matmul import (
     PACKED_BYTES,
@@ -71,7 +81,7 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
     width = work.widths[1]
     for i in range(i0, i1):
         row = rows[first + i]
-        start = a_start(work, 1) + (i + 1) * width - n_out
+        start = work.a_starts[1] + (i + 1) * width - n_out
         z = work.a[start : start + n_out]
         for j in range(n_out):
             z[j] = theta[j]
@@ -96,16 +106,16 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
     ``t``: number of the update, for dropout.
     """
     scratch = scratch_of(work.packed, thread)
-    if not is_sparse(data):
+    if data.row_starts.size == 0:
         gather(data, rows, first, work, i0, i1)
     for k in range(net.units.size - 1):
         n_in, n_out = net.units[k] + 1, net.units[k + 1]
         in_width, width = work.widths[k], work.widths[k + 1]
-        start, stop = a_start(work, k + 1) + i0 * width, a_start(work, k + 1) + i1 * width
-        if k == 0 and is_sparse(data):
+        start, stop = work.a_starts[k + 1] + i0 * width, work.a_starts[k + 1] + i1 * width
+        if k == 0 and data.row_starts.size > 0:
             sparse_affine(net, theta, data, rows, first, work, i0, i1)
         else:
-            a = matrix(work.a, a_start(work, k) + i0 * in_width, in_width, 1)
+            a = matrix(work.a, work.a_starts[k] + i0 * in_width, in_width, 1)
             z = matrix(work.a, start + width - n_out, width, 1)
             if few_outputs(n_in, n_out, VECTOR_BYTES // scratch.size):
                 W_t = matrix(theta_t, net.starts[k], n_in, 1)
@@ -115,7 +125,7 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
                 matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
         layer = work.a[start:stop]
         saves = net.saves[k] if work.saved.size > 0 else SAVE_NOTHING
-        saved_start = d_start(work, k + 1) + i0 * width
+        saved_start = work.d_starts[k + 1] + i0 * width
         if saves == SAVE_INPUTS:
             copy(work.saved[saved_start:], layer)
         activate(net.activations[k], net.constants[k], layer, width)
@@ -134,8 +144,8 @@ def output_error(net, data, rows, first, work, i0, i1):
     otherwise dC/da; all times the example's weight."""
     last = net.units.size - 1
     width = net.units[last]
-    a = work.a[a_start(work, last) + i0 * width : a_start(work, last) + i1 * width]
-    d = work.d[d_start(work, last) + i0 * width : d_start(work, last) + i1 * width]
+    a = work.a[work.a_starts[last] + i0 * width : work.a_starts[last] + i1 * width]
+    d = work.d[work.d_starts[last] + i0 * width : work.d_starts[last] + i1 * width]
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
     gather_targets(net, data, rows, first, work, width, i0, i1)
@@ -164,15 +174,15 @@ def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
         if k < last:
             n_in, n_out = net.units[k], net.units[k + 1]
             above_width = work.widths[k + 1]
-            above_start = d_start(work, k + 1) + (i0 + 1) * above_width - n_out
+            above_start = work.d_starts[k + 1] + (i0 + 1) * above_width - n_out
             above = matrix(work.d, above_start, above_width, 1)
-            below = matrix(work.d, d_start(work, k) + start + 1, width, 1)
+            below = matrix(work.d, work.d_starts[k] + start + 1, width, 1)
             W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
             matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
-        d = work.d[d_start(work, k) + start : d_start(work, k) + stop]
-        a = work.a[a_start(work, k) + start : a_start(work, k) + stop]
+        d = work.d[work.d_starts[k] + start : work.d_starts[k] + stop]
+        a = work.a[work.a_starts[k] + start : work.a_starts[k] + stop]
         if net.saves[k - 1] != SAVE_NOTHING:
-            a = work.saved[d_start(work, k) + start : d_start(work, k) + stop]
+            a = work.saved[work.d_starts[k] + start : work.d_starts[k] + stop]
         multiply_by_slope(net.activations[k - 1], net.constants[k - 1], d, a, width)
         if net.dropout[k - 1] > 0.0:
             drop(d, width, net.dropout[k - 1], net.seed, t, k - 1, first + i0)
@@ -188,7 +198,7 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, 
     width = work.widths[1]
     f0, f1 = max(0, r0 - 1), r1 - 1  # the features of these rows
     for i in range(i0, i1):
-        start = d_start(work, 1) + (i + 1) * width - n_out
+        start = work.d_starts[1] + (i + 1) * width - n_out
         d = work.d[start : start + n_out]
         if r0 == 0:
             for j in range(n_out):
@@ -216,19 +226,16 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, 
 
 
 @leaf
-def bounds(net, work, chunk):
-    """Where a chunk lies in theta."""
-    k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
-    return net.starts[k] + r0 * net.units[k + 1], net.starts[k] + r1 * net.units[k + 1]
+def bounds(chunks, chunk):
+    """Where a chunk begins in theta, where its weights begin, and where it ends."""
+    return chunks[chunk, START], chunks[chunk, WEIGHTS], chunks[chunk, STOP]
 
 
 @leaf
-def gradient_of(net, gradient, work, thread, chunk, passing):
+def gradient_of(gradient, packed, start, stop, thread, passing):
     """The place for a chunk's gradient: its own, or if ``passing`` one that stays in the cache."""
-    start, stop = bounds(net, work, chunk)
     if passing:
-        first = work.packed.shape[1] - (stop - start)
-        return work.packed[thread, first:]
+        return packed[thread, packed.shape[1] - (stop - start) :]
     return gradient[start:stop]
 
 
@@ -239,9 +246,13 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, 
     ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
     first chunk of the block.
     """
-    k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
+    k, r0, r1 = (
+        work.chunks[chunk, LAYER],
+        work.chunks[chunk, FIRST_ROW],
+        work.chunks[chunk, LAST_ROW],
+    )
     n_out = net.units[k + 1]
-    if k == 0 and is_sparse(data):
+    if k == 0 and data.row_starts.size > 0:
         if fresh:
             for i in range(g.size):
                 g[i] = 0
@@ -251,8 +262,8 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, 
     add = OVERWRITE if fresh else ADD
     M = r1 - r0
     a_width, d_width = work.widths[k], work.widths[k + 1]
-    a_first = a_start(work, k) + i0 * a_width + r0
-    d_first = d_start(work, k + 1) + (i0 + 1) * d_width - n_out
+    a_first = work.a_starts[k] + i0 * a_width + r0
+    d_first = work.d_starts[k + 1] + (i0 + 1) * d_width - n_out
     B = i1 - i0
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned unless it is one row.
@@ -283,31 +294,20 @@ def add_parts(g, parts, start):
             g[i] += p[i]
 
 
-@leaf
-def first_weight(net, work, chunk):
-    """Where the weights of a chunk begin, after its biases if it has any."""
-    start, _ = bounds(net, work, chunk)
-    if work.chunks[chunk, 1] == 0:
-        return start + net.units[work.chunks[chunk, 0] + 1]
-    return start
-
-
-@leaf
-def norm_of_chunk(net, params, g, work, rule, chunk):
+@section
+def norm_of_chunk(params, g, work, alpha, chunk):
     """The chunk's part of the squared norm of the gradient sum with its penalty."""
-    start, stop = bounds(net, work, chunk)
-    weights = first_weight(net, work, chunk)
-    theta, biases = params.theta, weights - start
-    norm = squared_norm(theta[start:weights], g[:biases], theta.dtype.type(0))
-    alpha = theta.dtype.type(rule.alpha)
-    return norm + squared_norm(theta[weights:stop], g[biases:], alpha)
+    start, weights, stop = bounds(work.chunks, chunk)
+    biases = weights - start
+    T = g.dtype.type
+    norm = squared_norm(params.theta[start:weights], g[:biases], T(0))
+    return norm + squared_norm(params.theta[weights:stop], g[biases:], T(alpha))
 
 
 @section
 def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
     """Update a chunk and its transpose from its gradient, and sum its squared weights."""
-    start, stop = bounds(net, work, chunk)
-    weights = first_weight(net, work, chunk)
+    start, weights, stop = bounds(work.chunks, chunk)
     alpha, is_bias = 0.0, True  # biases are not penalised
     for first, last in ((start, weights), (weights, stop)):
         w = params.theta[first:last]
@@ -321,7 +321,11 @@ def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
 @leaf
 def transpose_chunk(net, theta, theta_t, work, thread, chunk):
     """Write the rows of the chunk into the columns of theta_t."""
-    k, r0, r1 = work.chunks[chunk, 0], work.chunks[chunk, 1], work.chunks[chunk, 2]
+    k, r0, r1 = (
+        work.chunks[chunk, LAYER],
+        work.chunks[chunk, FIRST_ROW],
+        work.chunks[chunk, LAST_ROW],
+    )
     n_in, n_out = net.units[k] + 1, net.units[k + 1]
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
         start = net.starts[k] + r0

@@ -131,7 +131,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                         propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t)
                     if n_parts > 0:
                         for chunk in range(work.chunks.shape[0]):
-                            start, stop = bounds(net, work, chunk)
+                            start, _, stop = bounds(work.chunks, chunk)
                             g = work.parts[part, start:stop]
                             accumulate_gradient(
                                 net,
@@ -168,7 +168,8 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                         if norm > rule.clip_norm:
                             scale *= rule.clip_norm / norm
                     for chunk in range(shares[thread], shares[thread + 1]):
-                        g = gradient_of(net, params.gradient, work, thread, chunk, passing)
+                        start, _, stop = bounds(work.chunks, chunk)
+                        g = gradient_of(params.gradient, work.packed, start, stop, thread, passing)
                         if stage == 0 and n_parts == 0:
                             restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
                             accumulate_gradient(
@@ -186,9 +187,9 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                                 restart,
                             )
                         elif stage == 0 and complete:
-                            add_parts(g, work.parts, bounds(net, work, chunk)[0])
+                            add_parts(g, work.parts, start)
                         if clipping and stage == 0:
-                            work.norms[chunk] = norm_of_chunk(net, params, g, work, rule, chunk)
+                            work.norms[chunk] = norm_of_chunk(params, g, work, rule.alpha, chunk)
                         elif complete:
                             update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
                 if n_threads > 1:
@@ -221,7 +222,7 @@ def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
     n = rows.size
     block = work.capacity // n_threads
     width = net.units[net.units.size - 1]
-    outputs = work.offsets[net.units.size - 1] * work.capacity
+    outputs = work.a_starts[net.units.size - 1]
     share = (n + n_threads - 1) // n_threads
     i0 = thread * block
     for first in range(thread * share, min(n, (thread + 1) * share), block):
