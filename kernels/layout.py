@@ -84,7 +84,6 @@ class Work(NamedTuple):
     d_starts: np.ndarray  # (n_layers + 1,) int64: and in d, for k >= 1
     capacity: int  # rows of a block
     row_loss: np.ndarray  # (capacity,) loss of each example
-    row_weight: np.ndarray  # (capacity,) weight of each example
     cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
     chunks: np.ndarray  # (n_chunks, 6) int64: parts of theta, see phase 2 and the names below
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
@@ -222,7 +221,6 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
         saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
         row_loss=np.zeros(capacity, dtype),
-        row_weight=np.zeros(capacity, dtype),
         cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
         chunks=chunks,
         shares=shares,
@@ -255,7 +253,6 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         d_starts=a_starts - a_starts[1],
         capacity=capacity,
         row_loss=none,
-        row_weight=none,
         cursors=no_integers,
         chunks=no_integers,
         shares=no_integers,

@@ -45,33 +45,30 @@ OVERWRITE, ADD = np.intp(0), np.intp(1)
 
 
 @leaf
-def gather(data, rows, first, work, i0, i1):
+def gather(X, rows, first, a, width, capacity, i0, i1):
     """Copy examples rows[first + i0 .. first + i1] into the input layer of the block (dense X)."""
-    width = work.widths[0]
     for i in range(i0, i1):
-        a = work.a[i * width + 1 : (i + 1) * width]
-        x = data.X[rows[first + i]]
-        for j in range(a.size):
-            a[j] = x[j]
-        following = first + i + work.capacity  # the same place in the next mini-batch
+        inputs = a[i * width + 1 : (i + 1) * width]
+        x = X[rows[first + i]]
+        for j in range(inputs.size):
+            inputs[j] = x[j]
+        following = first + i + capacity  # the same place in the next mini-batch
         if following < rows.size:
-            prefetch(data.X[rows[following]])
+            prefetch(X[rows[following]])
 
 
 @leaf
-def gather_targets(net, data, rows, first, work, width, i0, i1):
-    """Copy targets and weights of the examples; a binary class becomes 0 or 1."""
-    T = work.y.dtype.type
-    has_codes = data.codes.size > 0
-    for i in range(i0, i1):
-        row = rows[first + i]
-        if has_codes:
-            work.y[i] = T(data.codes[row])
-        else:
+def gather_targets(codes, targets, rows, first, y):
+    """Copy the targets of examples rows[first..] to y; a class becomes its number."""
+    T = y.dtype.type
+    if codes.size > 0:
+        for i in range(y.size):
+            y[i] = T(codes[rows[first + i]])
+    else:
+        width = targets.shape[1]
+        for i in range(y.size // width):
             for k in range(width):
-                work.y[i * width + k] = data.targets[row, k]
-        work.row_weight[i] = data.weights[row] if data.weights.size > 0 else T(1)
-    smooth(net.loss, net.loss_constants, work.y[i0 * width : i1 * width])
+                y[i * width + k] = targets[rows[first + i], k]
 
 
 @shared
@@ -107,7 +104,7 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
     """
     scratch = scratch_of(work.packed, thread)
     if data.row_starts.size == 0:
-        gather(data, rows, first, work, i0, i1)
+        gather(data.X, rows, first, work.a, work.widths[0], work.capacity, i0, i1)
     for k in range(net.units.size - 1):
         n_in, n_out = net.units[k] + 1, net.units[k + 1]
         in_width, width = work.widths[k], work.widths[k + 1]
@@ -148,8 +145,9 @@ def output_error(net, data, rows, first, work, i0, i1):
     d = work.d[work.d_starts[last] + i0 * width : work.d_starts[last] + i1 * width]
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
-    gather_targets(net, data, rows, first, work, width, i0, i1)
+    gather_targets(data.codes, data.targets, rows, first + i0, y)
     constants = net.loss_constants
+    smooth(net.loss, constants, y)
     row_losses(net.loss, constants, work.row_loss[i0:i1], d, a, y, width)
     if net.canonical:
         output_delta(net.loss, constants, d, a, y, width)
@@ -157,7 +155,7 @@ def output_error(net, data, rows, first, work, i0, i1):
         loss_slope(net.loss, constants, d, a, y, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
-            weight = work.row_weight[i]
+            weight = data.weights[rows[first + i]]
             work.row_loss[i] *= weight
             for k in range(width):
                 d[(i - i0) * width + k] *= weight
@@ -246,11 +244,8 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, 
     ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
     first chunk of the block.
     """
-    k, r0, r1 = (
-        work.chunks[chunk, LAYER],
-        work.chunks[chunk, FIRST_ROW],
-        work.chunks[chunk, LAST_ROW],
-    )
+    chunks = work.chunks
+    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
     n_out = net.units[k + 1]
     if k == 0 and data.row_starts.size > 0:
         if fresh:
@@ -315,25 +310,22 @@ def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
         squares = update(rule.code, c, w, part, params.state, first, last, alpha, scale, is_bias)
         alpha, is_bias = rule.alpha, False
     work.squares[chunk] = squares
-    transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
+    theta, theta_t = params.theta, params.theta_t
+    transpose_chunk(net.units, net.starts, work.chunks, chunk, theta, theta_t, work.packed, thread)
 
 
 @leaf
-def transpose_chunk(net, theta, theta_t, work, thread, chunk):
+def transpose_chunk(units, starts, chunks, chunk, theta, theta_t, packed, thread):
     """Write the rows of the chunk into the columns of theta_t."""
-    k, r0, r1 = (
-        work.chunks[chunk, LAYER],
-        work.chunks[chunk, FIRST_ROW],
-        work.chunks[chunk, LAST_ROW],
-    )
-    n_in, n_out = net.units[k] + 1, net.units[k + 1]
+    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
+    n_in, n_out = units[k] + 1, units[k + 1]
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
-        start = net.starts[k] + r0
+        start = starts[k] + r0
         if n_out == 1:
             w, w_t = theta[start : start + r1 - r0], theta_t[start : start + r1 - r0]
             for i in range(w.size):
                 w_t[i] = w[i]
         else:
-            w = matrix(theta, net.starts[k] + r0 * n_out, n_out, 1)
+            w = matrix(theta, starts[k] + r0 * n_out, n_out, 1)
             w_t = matrix(theta_t, start, n_in, 1)
-            transpose(scratch_of(work.packed, thread), w_t, w, r1 - r0, n_out)
+            transpose(scratch_of(packed, thread), w_t, w, r1 - r0, n_out)

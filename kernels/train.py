@@ -83,7 +83,16 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         shares = work.shares[n_threads]
         n_parts = work.parts.shape[0]
         for chunk in range(shares[thread], shares[thread + 1]):
-            transpose_chunk(net, params.theta, params.theta_t, work, thread, chunk)
+            transpose_chunk(
+                net.units,
+                net.starts,
+                work.chunks,
+                chunk,
+                params.theta,
+                params.theta_t,
+                work.packed,
+                thread,
+            )
         if n_threads > 1:
             arrivals += n_threads
             if not wait_for_all(sync, arrivals):
