@@ -431,13 +431,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 if not incremental or not hasattr(self, "_optimizer"):
                     self._optimizer = Optimizer(self, theta.size, theta.dtype)
                 train_rows = validation = None
+                complete = net._replace(
+                    dropout=np.zeros(len(units) - 1)
+                )  # validation drops no unit
                 if X_val is not None:
                     validation = self._given_validation(
-                        net, theta, kind, X_val, y_val, sample_weight_val
+                        complete, theta, kind, X_val, y_val, sample_weight_val
                     )
                 elif self.early_stopping:
                     train_rows, validation = self._split(
-                        net, theta, data, kind, target, sample_weight, given[0], y, rng
+                        complete, theta, data, kind, target, sample_weight, given[0], y, rng
                     )
                 self._prepare_history(first_pass, validation is not None)
                 with self._tasks("epoch", self.max_iter, theta, given, incremental) as tasks:

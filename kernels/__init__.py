@@ -8,6 +8,7 @@ These modules know NumPy arrays and nothing of scikit-learn. Read them in this o
 ``train``          the entry points that Python calls: ``train`` (mini-batches), ``predict``
 ``evaluate``       the entry point for the losses of outputs: validation
 ``activations``    the activation functions and their slopes
+``dropout``        units that are left out in training
 ``losses``         the error functions
 ``rules``          the weight updates
 ``matmul``         the register-tiled matrix product under all of it

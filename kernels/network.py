@@ -7,6 +7,9 @@ an order that does not depend on the number of threads::
     thread 0     x -> a -> ... -> C, then d  |    dC/dtheta of its chunks over all rows, update
     thread 1     x -> a -> ... -> C, then d  |    dC/dtheta of its chunks over all rows, update
                                           barrier                                         barrier
+
+Small networks sum the gradient of their rows in phase 1 already, in parts that do not depend on the
+threads, and add these up in phase 2: see ``layout.PARTS``.
 """
 
 import numpy as np

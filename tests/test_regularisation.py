@@ -111,6 +111,16 @@ def test_prediction_knows_no_dropout():
     np.testing.assert_array_equal(model.predict_proba(X), without.predict_proba(X))
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_validation_knows_no_dropout(early_stopping):
+    model = MLPClassifier(dropout=0.7, max_iter=2, random_state=0, early_stopping=early_stopping)
+    model.fit(X[:900], Y[:900], X_val=X[900:], y_val=Y[900:])
+    probability = model.predict_proba(X[900:])[np.arange(len(Y) - 900), Y[900:]]
+    last = int(np.argmax(model.validation_scores_)) if early_stopping else -1
+    assert model.validation_scores_[last] == model.score(X[900:], Y[900:])
+    assert model.validation_loss_curve_[last] == pytest.approx(-np.log(probability).mean())
+
+
 @pytest.mark.parametrize("dropout", [[0.1], [0.1, 1.0], [0.1, "a"], [0.1, 0.2, 0.3]])
 def test_wrong_rates_of_dropout(dropout):
     with pytest.raises(ValueError, match="dropout must be a number in"):
