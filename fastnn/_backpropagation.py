@@ -261,11 +261,7 @@ def _of_estimator(estimator, X, y):
     kind, target = estimator._encode(y, incremental=True)
     loss, out, settings = estimator._loss_and_output(kind)
     net = make_net(units, functions, out, loss, **settings)
-    if kind == "multiclass":
-        target = np.eye(units[-1])[target]
-    target = np.asarray(target, np.float64).reshape(len(target), -1)
-    # Several quantiles of each target have an output each.
-    target = np.repeat(target, units[-1] // target.shape[1], axis=1)
+    target = np.asarray(estimator._target_values(kind, target, np.float64), np.float64)
     return _dense(X), target, Theta, net
 
 

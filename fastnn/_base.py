@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
-from ._given_weights import with_weights
+from ._given_weights import checked_init, with_weights
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
 from ._training import (
@@ -431,16 +431,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 if not incremental or not hasattr(self, "_optimizer"):
                     self._optimizer = Optimizer(self, theta.size, theta.dtype)
                 train_rows = validation = None
-                complete = net._replace(
-                    dropout=np.zeros(len(units) - 1)
-                )  # validation drops no unit
                 if X_val is not None:
                     validation = self._given_validation(
-                        complete, theta, kind, X_val, y_val, sample_weight_val
+                        net, theta, kind, X_val, y_val, sample_weight_val
                     )
                 elif self.early_stopping:
                     train_rows, validation = self._split(
-                        complete, theta, data, kind, target, sample_weight, given[0], y, rng
+                        net, theta, data, kind, target, sample_weight, given[0], y, rng
                     )
                 self._prepare_history(first_pass, validation is not None)
                 with self._tasks("epoch", self.max_iter, theta, given, incremental) as tasks:
@@ -504,7 +501,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_layers_ = len(units)
         self.out_activation_ = out_activation
         if not isinstance(self.init, str):
-            theta = flatten(*_given_weights(self.init, units), dtype)
+            theta = flatten(*checked_init(self.init, units), dtype)
             self.coefs_, self.intercepts_ = views(theta, units)
             return theta
         theta = np.empty(starts_of(units)[-1], dtype)
@@ -721,28 +718,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _given_weights(init, units):
-    """Check ``init=(coefs, intercepts)`` for layers of the sizes ``units``."""
-    try:
-        coefs, intercepts = ([np.asarray(a, np.float64) for a in arrays] for arrays in init)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "init must be 'glorot', 'he', 'notes' or (coefs, intercepts), two lists of arrays of "
-            f"real numbers; got {init!r:.200}."
-        ) from None
-    came = [a.shape for a in coefs], [a.shape for a in intercepts]
-    expected = list(itertools.pairwise(units)), [(size,) for size in units[1:]]
-    if came != expected:
-        raise ValueError(
-            f"init has coefs of shapes {came[0]} and intercepts of shapes {came[1]}; expected are "
-            f"{expected[0]} and {expected[1]} for {units[0]} features, hidden layers of "
-            f"{units[1:-1]} and {units[-1]} outputs."
-        )
-    if not all(np.isfinite(a).all() for a in [*coefs, *intercepts]):
-        raise ValueError("init contains NaN or infinity; expected are finite weights.")
-    return coefs, intercepts
 
 
 def _canonical(X):

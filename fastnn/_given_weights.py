@@ -1,4 +1,6 @@
-"""Estimators that are fitted by being given their weights."""
+"""Weights that the user gives: to start from (``init``) or to have at once (``from_weights``)."""
+
+import itertools
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -91,3 +93,25 @@ def _learn_classes(estimator, n_outputs, classes):
         )
     estimator.classes_, estimator._target_type = classes, target_type
     return kind
+
+
+def checked_init(init, units):
+    """Check ``init=(coefs, intercepts)`` for layers of the sizes ``units``."""
+    try:
+        coefs, intercepts = ([np.asarray(a, np.float64) for a in arrays] for arrays in init)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "init must be 'glorot', 'he', 'notes' or (coefs, intercepts), two lists of arrays of "
+            f"real numbers; got {init!r:.200}."
+        ) from None
+    came = [a.shape for a in coefs], [a.shape for a in intercepts]
+    expected = list(itertools.pairwise(units)), [(size,) for size in units[1:]]
+    if came != expected:
+        raise ValueError(
+            f"init has coefs of shapes {came[0]} and intercepts of shapes {came[1]}; expected are "
+            f"{expected[0]} and {expected[1]} for {units[0]} features, hidden layers of "
+            f"{units[1:-1]} and {units[-1]} outputs."
+        )
+    if not all(np.isfinite(a).all() for a in [*coefs, *intercepts]):
+        raise ValueError("init contains NaN or infinity; expected are finite weights.")
+    return coefs, intercepts

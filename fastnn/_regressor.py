@@ -181,7 +181,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if self.loss == "huber":
             settings["bend"] = float(self.huber_delta)
         if self.loss == "quantile":
-            settings["quantiles"] = np.atleast_1d(np.asarray(self.quantile, float))
+            settings["quantiles"] = _checked_quantiles(self.quantile)
         out_activation = self.out_activation or LOSSES[self.loss].activation
         return self.loss, out_activation, settings
 

@@ -131,7 +131,7 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
         activate(net.activations[k], net.constants[k], layer, width)
         if saves == SAVE_ACTIVATIONS:
             copy(work.saved[saved_start:], layer)
-        if net.dropout[k] > 0.0:
+        if net.dropout[k] > 0.0 and work.d.size > 0:  # prediction, without deltas, drops nothing
             drop(layer, width, net.dropout[k], net.seed, t, k, first + i0)
         if width > n_out:
             for i in range(start, stop, width):

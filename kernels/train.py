@@ -197,7 +197,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                             )
                         elif stage == 0 and complete:
                             add_parts(g, work.parts, start)
-                        if clipping and stage == 0:
+                        if complete and clipping and stage == 0:
                             work.norms[chunk] = norm_of_chunk(params, g, work, rule.alpha, chunk)
                         elif complete:
                             update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
