@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
+import inspect
 import itertools
 from numbers import Integral, Real
 
@@ -25,10 +26,12 @@ from sklearn.utils.validation import (
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
 from ._given_weights import checked_init, with_weights
+from ._one_at_a_time import turn
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
 from ._training import (
     Optimizer,
+    check_finite,
     fit_lbfgs,
     fit_stochastic,
     make_data,
@@ -353,7 +356,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         run = BaseMLP._fit
         if hasattr(self, "_skl_callbacks"):
             run = with_callbacks(run)
-        return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
+        with turn(self, going_on=bool(self.warm_start)):
+            return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
 
     def _fit(
         self,
@@ -398,18 +402,19 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         loss, out_activation, loss_settings = self._loss_and_output(kind)
         activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
         dropout = self._check_dropout(len(hidden))
-        self.n_outputs_ = self._n_outputs(kind, target)
-        units = [X.shape[1], *(int(size) for size in hidden), self.n_outputs_]
+        n_outputs = self._n_outputs(kind, target)
+        units = [X.shape[1], *(int(size) for size in hidden), n_outputs]
         if first_pass:
             theta = self._initialize(units, out_activation, X.dtype, rng)
         else:
             theta = self._theta(X.dtype)
-            if starts_of(units)[-1] != theta.size:
+            if units != self._units():
                 raise ValueError(
                     f"The network has layers of {[c.shape for c in self.coefs_]}, which does not "
                     f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {X.shape[1]} features and "
-                    f"{self.n_outputs_} outputs: going on with other sizes is not possible."
+                    f"{n_outputs} outputs: going on with other sizes is not possible."
                 )
+        self.n_outputs_ = n_outputs
         scaling = self._standardization(X, target, out_activation, first_pass)
         X, target = scaling.transform(X, target)
         fresh = first_pass and isinstance(self.init, str)  # given weights are those of X itself
@@ -430,6 +435,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             else:
                 if not incremental or not hasattr(self, "_optimizer"):
                     self._optimizer = Optimizer(self, theta.size, theta.dtype)
+                self._optimizer.go_on(theta)
                 train_rows = validation = None
                 if X_val is not None:
                     validation = self._given_validation(
@@ -454,11 +460,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                         first_pass,
                         tasks,
                     )
-        if not np.isfinite(theta).all():
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed."
-            )
+        check_finite(self, theta)
         return self
 
     def _check_dropout(self, n_hidden):
@@ -553,8 +555,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             Read-only views of ``coefs_`` and ``intercepts_``.
         """
         check_is_fitted(self)
-        theta = self._theta()
-        units = [coef.shape[0] for coef in self.coefs_] + [self.coefs_[-1].shape[1]]
+        theta, units = self._theta(), self._units()
         Theta = []
         for (first, last), n_out in zip(
             itertools.pairwise(starts_of(units)), units[1:], strict=True
@@ -585,21 +586,39 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
-        units = [coef.shape[0] for coef in self.coefs_] + [self.n_outputs_]
-        coefs, intercepts = views(theta.copy(), units)
+        coefs, intercepts = views(theta.copy(), self._units())
         self._scaling.fold(coefs, intercepts)
         return {"coefs_": coefs, "intercepts_": intercepts}
 
+    def _units(self):
+        """Units of each layer, the input layer first, by weights that fit each other."""
+        coefs, intercepts = self.coefs_, self.intercepts_
+        units = [len(coef) for coef in coefs] + [coefs[-1].shape[-1]]
+        shapes = [coef.shape for coef in coefs], [intercept.shape for intercept in intercepts]
+        if shapes != (list(itertools.pairwise(units)), [(size,) for size in units[1:]]):
+            raise ValueError(
+                "coefs_ must have shapes (n_in, n_out) and intercepts_ (n_out,), and each layer "
+                f"begin where the last has ended, but their shapes are {shapes[0]} and {shapes[1]}."
+            )
+        if units[0] != self.n_features_in_ or units[-1] != self.n_outputs_:
+            raise ValueError(
+                f"coefs_ and intercepts_ are of a network with {units[0]} inputs and {units[-1]} "
+                f"outputs, but the estimator was fitted with n_features_in_={self.n_features_in_} "
+                f"and n_outputs_={self.n_outputs_}."
+            )
+        return units
+
     def _theta(self, dtype=None):
         """The flat parameters behind ``coefs_``, made anew if these were replaced or unpickled."""
+        units = self._units()
         theta = vector_behind(self.coefs_, self.intercepts_)
-        if theta is not None and dtype in (None, theta.dtype):
+        known = theta is not None and theta.dtype in (np.float32, np.float64)
+        if known and dtype in (None, theta.dtype):
             return theta
         if dtype is None:
             dtype = np.result_type(*self.coefs_, np.float32)
             dtype = np.float32 if dtype == np.float32 else np.float64
         theta = flatten(self.coefs_, self.intercepts_, dtype)
-        units = [coef.shape[0] for coef in self.coefs_] + [self.coefs_[-1].shape[1]]
         self.coefs_, self.intercepts_ = views(theta, units)
         return theta
 
@@ -671,12 +690,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 order="C",
                 reset=False,
             )
-        theta = self._theta()
+        theta, units = self._theta(), self._units()
         # The wider of the two types, as a NumPy product of X and coefs_ would have.
         dtype = np.result_type(X.dtype, theta.dtype)
         X = _canonical(X.astype(dtype, copy=False))
         theta = theta.astype(dtype, copy=False)
-        units = [coef.shape[0] for coef in self.coefs_] + [self.n_outputs_]
+        if (units[0], starts_of(units)[-1]) != (X.shape[1], theta.size):
+            raise ValueError("The estimator was fitted to other data while it predicted.")
         activation = check_activations(self.activation, len(units) - 2, self.out_activation_)
         # The loss plays no part in prediction.
         net = make_net(units, activation, self.out_activation_, "squared_error")
@@ -703,7 +723,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def __setstate__(self, state):
         super().__setstate__(state)
+        # What a version that saved the estimator had not yet.
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            vars(self).setdefault(name, parameter.default)
         if hasattr(self, "coefs_"):
+            vars(self).setdefault("_scaling", Standardization())
             self._theta()
 
     def _supports_partial_fit(self):

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ._base import PARAMETERS, BaseMLP
 from ._given_weights import with_weights
+from ._one_at_a_time import turn
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
@@ -213,19 +214,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ValueError
             If ``classes`` is missing in the first call or differs in a later one, or y has others.
         """
-        if classes is None:
-            if not hasattr(self, "classes_"):
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-        elif hasattr(self, "classes_"):
-            if not np.array_equal(self.classes_, unique_labels(classes)):
-                raise ValueError(
-                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
-                    f"was: {self.classes_!r}"
-                )
-        else:
-            labels = y if type_of_target(y).startswith("multilabel") else classes
-            self._learn_classes(labels, unique_labels(classes))
-        return self._fit(X, y, sample_weight, incremental=True)
+        with turn(self, going_on=True):
+            if classes is None:
+                if not hasattr(self, "classes_"):
+                    raise ValueError("classes must be passed on the first call to partial_fit.")
+            elif hasattr(self, "classes_"):
+                if not np.array_equal(self.classes_, unique_labels(classes)):
+                    raise ValueError(
+                        f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+                        f"was: {self.classes_!r}"
+                    )
+            else:
+                labels = y if type_of_target(y).startswith("multilabel") else classes
+                self._learn_classes(labels, unique_labels(classes))
+            return self._fit(X, y, sample_weight, incremental=True)
 
     def _learn_classes(self, y, classes=None):
         check_classification_targets(y)

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._base import PARAMETERS, BaseMLP
+from ._one_at_a_time import turn
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
@@ -157,7 +158,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self : MLPRegressor
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, incremental=True)
+        with turn(self, going_on=True):
+            return self._fit(X, y, sample_weight, incremental=True)
 
     def _encode(self, y, incremental):
         """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""

@@ -21,9 +21,10 @@ def choose_n_threads(n_threads, operations):
     Parameters
     ----------
     n_threads : int or None
-        What the user asked for. None: as many as pay off, within CPU affinity, the cgroup's quota
-        and NUMBA_NUM_THREADS (which joblib's process workers have set to their part); one in other
-        threads than the main one and in child processes, where the caller is already parallel.
+        What the user asked for, of which there are as many as CPU affinity and the cgroup's quota
+        leave cores. None: as many as pay off, also within NUMBA_NUM_THREADS (which joblib's process
+        workers have set to their part); one in other threads than the main one and in child
+        processes, where the caller is already parallel.
     operations : float
 
     Returns
@@ -31,7 +32,7 @@ def choose_n_threads(n_threads, operations):
     int >= 1
     """
     if n_threads is not None:
-        return int(n_threads)
+        return min(int(n_threads), joblib.cpu_count()) if n_threads > 1 else 1
     worth = int(operations // WORTH_A_THREAD)
     if worth <= 1:
         return 1
@@ -130,12 +131,14 @@ def _leave_core(core):
 class Helpers:
     """Threads 1 .. n_threads - 1 of a kernel, each of which calls ``kernel(*arguments, thread)``.
 
-    A context manager: on leaving it they are told to go, by ``sync[ABORT]``, and awaited.
+    A context manager: on leaving it, those that were started are told to go, by ``sync[ABORT]``,
+    and awaited.
     """
 
     def __init__(self, n_threads, kernel, *arguments, sync):
         self._sync = sync
         self._error = None
+        self._core = None
         self._threads = [
             threading.Thread(
                 target=self._help, args=(kernel, *arguments, thread), name="fastnn", daemon=True
@@ -144,14 +147,14 @@ class Helpers:
         ]
 
     def __enter__(self):
-        self._core = _getcpu()
-        try:
+        return self
+
+    def start(self):
+        """Start them, if that has not been done. Inside the context, whatever interrupts it."""
+        if self._core is None:
+            self._core = _getcpu() or 0
             for thread in self._threads:
                 thread.start()
-        except BaseException:  # no more threads to be had, say
-            self.__exit__()
-            raise
-        return self
 
     def __exit__(self, *exception):
         self._sync[ABORT] = 1

@@ -20,6 +20,8 @@ from .kernels.activations import ACTIVATIONS, N_CONSTANTS
 from .kernels.barrier import new_sync
 from .kernels.jit import readonly
 from .kernels.layout import (
+    BLOCK_ROWS,
+    END,
     FIRST,
     LAST,
     LOSS,
@@ -45,6 +47,9 @@ from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
 PREDICT_ROWS = 256
+# Of training, for the examples that one call of the kernel predicts: some 20 ms, so that Ctrl-C and
+# other threads of Python get their turn.
+PREDICT_OPERATIONS = 2e9
 
 
 def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **loss_settings):
@@ -133,6 +138,17 @@ class Optimizer:
             self.code = NESTEROV
         self.state = np.zeros((n_slots(self.code), n_params), dtype)
 
+    def go_on(self, theta):
+        """Take the type of ``theta``; ValueError where the state is not of its parameters."""
+        expected = (n_slots(self.code), theta.size)
+        if self.state.shape != expected or self.state.dtype.kind != "f":
+            raise ValueError(
+                f"The state of the optimizer has shape {self.state.shape} and type "
+                f"{self.state.dtype}, but to go on with these weights it must have shape "
+                f"{expected}: the estimator is damaged, or its coefs_ were replaced. Fit it anew."
+            )
+        self.state = np.require(self.state, theta.dtype, "CAWO")
+
     def rule(self, estimator):
         """The kernels' form, with the current learning rate."""
         momentum = estimator.momentum if estimator.solver == "sgd" else estimator.beta_1
@@ -179,7 +195,7 @@ class Optimizer:
 class Trainer:
     """One network, its training data and scratch: runs epochs, or loss and gradient at once.
 
-    A context manager: helper threads stay until it is left.
+    A context manager: helper threads, started when first needed, stay until it is left.
 
     Parameters
     ----------
@@ -226,7 +242,6 @@ class Trainer:
         self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
 
     def __enter__(self):
-        self._helpers.__enter__()
         return self
 
     def __exit__(self, *exception):
@@ -247,14 +262,20 @@ class Trainer:
         self._rows[:n] = rows
         give(orders, rule)
         orders.numbers[LOSS] = 0.0
+        orders.integers[END] = n
+        block = min(self._batch_size, BLOCK_ROWS)
         first = 0
         while first < n:
             n_threads, examples = self._pace.next_slice()
-            batches = max(1, int(examples) // self._batch_size)
-            last = min(n, first + batches * self._batch_size)
+            last = first + max(1, int(examples) // block) * block
+            if block < self._batch_size:  # blocks of one mini-batch
+                last = min(last, (first // self._batch_size + 1) * self._batch_size)
+            last = min(last, n)
             orders.integers[FIRST], orders.integers[LAST] = first, last
             orders.integers[THREADS] = n_threads
             started = time.perf_counter()
+            if n_threads > 1:
+                self._helpers.start()
             self._kernel(*self._arguments, 0)
             self._helpers.check()
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
@@ -321,6 +342,9 @@ def fit_stochastic(
                 estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
                 optimizer.t = trainer.updates
                 estimator.n_iter_ += 1
+                # With early stopping there are earlier weights to fall back on.
+                if not (early_stopping or np.isfinite(estimator.loss_)):
+                    check_finite(estimator, theta)
                 estimator.t_ += n_train
                 estimator.loss_curve_.append(estimator.loss_)
                 if average is not None:
@@ -363,6 +387,23 @@ def fit_stochastic(
         theta[...] = best_theta
     if average is not None and average.n > 0:
         theta[...] = average.value()
+
+
+def check_finite(estimator, theta):
+    """Raise ValueError where training has diverged."""
+    if np.isfinite(theta).all():
+        return
+    message = (
+        "Solver produced non-finite parameter weights. The input data may contain large values "
+        "and need to be preprocessed."
+    )
+    if estimator.solver != "lbfgs":
+        message += (
+            f" Training diverged in epoch {estimator.n_iter_}, with a learning rate "
+            f"of {estimator._optimizer.learning_rate:g}: a lower learning_rate_init, or clip_norm, "
+            "may help too."
+        )
+    raise ValueError(message)
 
 
 def _out_of_time(estimator, started):
@@ -424,10 +465,13 @@ def fit_lbfgs(estimator, net, theta, data, n_samples, tasks):
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector."""
     rows = np.arange(n_samples)
     stopped = False
+    iterate = theta.copy()  # theta itself is wherever the line search looks
+    estimator.n_iter_ = 0
 
     def end_iteration(intermediate_result):
         nonlocal stopped
-        theta[...] = intermediate_result.x
+        iterate[...] = theta[...] = intermediate_result.x
+        estimator.n_iter_ += 1
         estimator.loss_ = float(intermediate_result.fun)
         if prints(estimator):
             print(f"L-BFGS, loss = {estimator.loss_:.8f}")
@@ -444,19 +488,25 @@ def fit_lbfgs(estimator, net, theta, data, n_samples, tasks):
     ):
         started = time.perf_counter()
         tasks.begin()
-        result = minimize(
-            trainer.loss_and_gradient,
-            theta.astype(np.float64),
-            args=(rows, estimator.alpha),
-            method="L-BFGS-B",
-            jac=True,
-            callback=end_iteration,
-            options={
-                "maxfun": estimator.max_fun,
-                "maxiter": estimator.max_iter,
-                "gtol": estimator.tol,
-            },
-        )
+        try:
+            result = minimize(
+                trainer.loss_and_gradient,
+                theta.astype(np.float64),
+                args=(rows, estimator.alpha),
+                method="L-BFGS-B",
+                jac=True,
+                callback=end_iteration,
+                options={
+                    "maxfun": estimator.max_fun,
+                    "maxiter": estimator.max_iter,
+                    "gtol": estimator.tol,
+                },
+            )
+        except KeyboardInterrupt:
+            theta[...] = iterate
+            tasks.end()
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+            return
     theta[...] = result.x
     estimator.loss_ = float(result.fun)
     estimator.n_iter_ = min(result.nit, estimator.max_iter)
@@ -477,20 +527,28 @@ def predict(net, theta, data, rows, n_threads=None):
 
     Goes through in blocks: scratch memory does not grow with the number of rows.
     """
-    out = np.empty((len(rows), net.units[-1]), theta.dtype)
+    n = len(rows)
+    out = np.empty((n, net.units[-1]), theta.dtype)
     # Prediction has no barriers: a thread pays once it has some blocks to do.
-    operations = operations_per_example(net.units.tolist()) * len(rows) / 8
-    n_threads = choose_n_threads(n_threads, operations)
-    capacity = n_threads * min(PREDICT_ROWS, max(1, len(rows)))
+    per_example = operations_per_example(net.units.tolist())
+    if n <= PREDICT_ROWS:
+        n_threads = 1
+    n_threads = choose_n_threads(n_threads, per_example * n / 8)
+    capacity = n_threads * min(PREDICT_ROWS, max(1, n))
     work = work_to_predict(
         net.units.tolist(), theta.dtype, capacity, n_threads, data.row_starts.size > 0
     )
     kernel = predict_kernel[theta.dtype]
-    arguments = (net, theta, transposed(theta, net), data, readonly(rows), out, work, n_threads)
-    if n_threads == 1:
-        kernel(*arguments, 0)
-        return out
-    with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
-        kernel(*arguments, 0)
-    helpers.check()
+    theta_t, rows = transposed(theta, net), readonly(rows)
+    step = max(capacity, int(n_threads * PREDICT_OPERATIONS / per_example))
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        arguments = (net, theta, theta_t, data, rows[part], out[part], work, n_threads)
+        if n_threads == 1:
+            kernel(*arguments, 0)
+            continue
+        with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
+            helpers.start()
+            kernel(*arguments, 0)
+        helpers.check()
     return out

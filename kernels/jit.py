@@ -1,6 +1,7 @@
 """How kernels are compiled and cached, and what happens when the cache fails."""
 
 import gc
+import os
 import threading
 import types
 import warnings
@@ -50,6 +51,16 @@ for _source in sorted(Path(__file__).parent.glob("*.py")):
 
 _warned = False
 
+# Held while a kernel is compiled or loaded, and during a fork: a child process must not begin with
+# a lock, Numba's own among them, of a thread that it has not.
+_compiling = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_parent=_compiling.release,
+        after_in_child=_compiling.release,
+    )
+
 
 class CacheWarning(UserWarning):
     """The disk cache of compiled kernels could not be used; kernels are compiled in memory."""
@@ -86,7 +97,6 @@ class Entry:
         self._function = function
         self._sample = sample
         self._compiled = {}
-        self._lock = threading.Lock()
 
     def __getitem__(self, dtype):
         """Return the compiled function for ``dtype``, compiling or loading it the first time."""
@@ -94,7 +104,7 @@ class Entry:
         try:
             return self._compiled[dtype]
         except KeyError:
-            with self._lock:
+            with _compiling:
                 if dtype not in self._compiled:
                     self._compiled[dtype] = self._compile(dtype)
                 return self._compiled[dtype]

@@ -105,14 +105,16 @@ class Orders(NamedTuple):
     numbers: np.ndarray  # float64
 
 
-# The slice: examples rows[FIRST:LAST] in mini-batches, on so many threads.
-FIRST, LAST, BATCH_SIZE, THREADS = range(4)
+# The slice: examples rows[FIRST:LAST] of the epoch's rows[:END], on so many threads. Mini-batches
+# begin at multiples of BATCH_SIZE; a slice begins and ends with one, or with a block in one.
+FIRST, LAST, END, BATCH_SIZE, THREADS = range(5)
 # Both ways: number of updates, and of arrivals at barriers, so far.
-UPDATES, ARRIVED = 4, 5
-# The update rule, see rules.Rule. And both ways: sum of the loss of each example.
-CODE, N_INTEGERS = 6, 7
+UPDATES, ARRIVED = 5, 6
+# The update rule, see rules.Rule.
+CODE, N_INTEGERS = 7, 8
 LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
-LOSS, N_NUMBERS = 7, 8
+# Both ways: sum of the loss of each example, and of the mini-batch that is not complete.
+LOSS, BATCH_LOSS, N_NUMBERS = 7, 8, 9
 
 
 def new_orders(batch_size):

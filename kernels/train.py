@@ -12,7 +12,9 @@ from .denormals import flush_denormals, restore_denormals
 from .jit import Entry, borrowed, exact, readonly
 from .layout import (
     ARRIVED,
+    BATCH_LOSS,
     BATCH_SIZE,
+    END,
     FIRST,
     LAST,
     LOSS,
@@ -79,7 +81,8 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         first, last = orders.integers[FIRST], orders.integers[LAST]
         batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
         arrivals = orders.integers[ARRIVED]
-        loss, rule = orders.numbers[LOSS], rule_of(orders)
+        end, rule = orders.integers[END], rule_of(orders)
+        loss, batch_loss = orders.numbers[LOSS], orders.numbers[BATCH_LOSS]
         shares = work.shares[n_threads]
         n_parts = work.parts.shape[0]
         for chunk in range(shares[thread], shares[thread + 1]):
@@ -98,8 +101,8 @@ def _train(net, params, data, rows, orders, work, sync, thread):
             if not wait_for_all(sync, arrivals):
                 restore_denormals(mode)
                 return
-        for batch in range(first, last, batch_size):
-            batch_end = min(batch + batch_size, last)
+        for batch in range(first - first % batch_size, last, batch_size):
+            batch_end = min(batch + batch_size, end)
             total_weight = np.float64(batch_end - batch)
             if data.weights.size > 0:
                 total_weight = 0.0
@@ -107,11 +110,11 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                     total_weight += data.weights[rows[i]]
                 if total_weight == 0.0:
                     continue  # no example counts: as if they were not there
-            batch_loss = 0.0
-            t += 1
-            c = coefficients(rule, t)
+            if batch >= first:
+                batch_loss = 0.0
+            c = coefficients(rule, t + 1)
             clipping = rule.clip_norm < np.inf
-            for block in range(batch, batch_end, work.capacity):
+            for block in range(max(batch, first), min(batch_end, last), work.capacity):
                 B = min(work.capacity, batch_end - block)
                 fresh, complete = block == batch, block + B == batch_end
                 # Whether no one reads the gradient once its chunk is updated.
@@ -134,10 +137,10 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                             thread,
                             i0,
                             i1,
-                            t,
+                            t + 1,
                         )
                         output_error(net, data, rows, block, work, i0, i1)
-                        propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t)
+                        propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t + 1)
                     if n_parts > 0:
                         for chunk in range(work.chunks.shape[0]):
                             start, _, stop = bounds(work.chunks, chunk)
@@ -206,6 +209,9 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                     if not wait_for_all(sync, arrivals):
                         restore_denormals(mode)
                         return
+            if batch_end > last:
+                break  # the rest is for the next slice
+            t += 1
             if thread == 0:
                 squares = add_in_order(0.0, work.squares, work.squares.size)
                 penalty = 0.5 * rule.alpha * squares
@@ -216,7 +222,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 restore_denormals(mode)
                 return
         if thread == 0:
-            orders.numbers[LOSS] = loss
+            orders.numbers[LOSS], orders.numbers[BATCH_LOSS] = loss, batch_loss
             orders.integers[UPDATES] = t
             orders.integers[ARRIVED] = arrivals
             restore_denormals(mode)

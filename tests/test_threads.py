@@ -42,6 +42,7 @@ def test_the_number_of_threads_is_what_pays_off(monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", 4)
     assert choose_n_threads(7, 0) == 7  # as asked for
+    assert choose_n_threads(9, 0) == 8  # but no more than there are cores
     assert choose_n_threads(None, WORTH_A_THREAD) == 1
     assert choose_n_threads(None, 3 * WORTH_A_THREAD) == 3
     assert choose_n_threads(None, 100 * WORTH_A_THREAD) == 4

@@ -1,0 +1,44 @@
+"""Fits of one estimator take turns, and one that fails leaves no trace."""
+
+import contextlib
+import copy
+import os
+import threading
+import weakref
+
+_turns = weakref.WeakKeyDictionary()  # a lock for each estimator that was ever fitted
+if hasattr(os, "register_at_fork"):
+    # No thread that could hold one of these lives on in a child process.
+    os.register_at_fork(after_in_child=_turns.clear)
+
+
+@contextlib.contextmanager
+def turn(estimator, going_on):
+    """A block that fits ``estimator``, or raises an exception and leaves it as it was.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+    going_on : bool
+        Whether the block may train the present weights in place; otherwise it makes new ones.
+    """
+    with _turns.setdefault(estimator, threading.RLock()):
+        before = dict(vars(estimator))
+        weights = []
+        if going_on:
+            for name, value in before.items():
+                if name in ("_optimizer", "_scaling") or name.endswith(("_curve_", "_scores_")):
+                    before[name] = copy.deepcopy(value)
+            weights = [
+                (array, array.copy())
+                for array in [*before.get("coefs_", ()), *before.get("intercepts_", ())]
+                if hasattr(array, "flags") and array.flags.writeable
+            ]
+        try:
+            yield
+        except BaseException:
+            vars(estimator).clear()
+            vars(estimator).update(before)
+            for array, values in weights:
+                array[...] = values
+            raise
