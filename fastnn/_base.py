@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
+import copy
 import inspect
 import itertools
 from numbers import Integral, Real
@@ -31,6 +32,7 @@ from ._schedules import SCHEDULES
 from ._standardize import Standardization
 from ._training import (
     Optimizer,
+    Progress,
     check_finite,
     fit_lbfgs,
     fit_stochastic,
@@ -84,7 +86,8 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     verbose : bool, int or 'progress', default=False
         Whether to print the progress. 'progress' is a progress bar of ``fit`` (needs tqdm).
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the present weights.
+        Whether ``fit`` goes on from the present weights. A copy that a callback was given after an
+        epoch (``fitted_estimator``) goes on with that very fit, as if it had never stopped.
     momentum : float in [0, 1], default=0.9
         Momentum of 'sgd'.
     nesterovs_momentum : bool, default=True
@@ -399,6 +402,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
         rng = check_random_state(self.random_state)
+        # Of a copy that a callback was given in the middle of a fit.
+        progress = vars(self).pop("_progress", None)
+        if first_pass or incremental or self.solver == "lbfgs":
+            progress = None
+        if progress is not None:
+            rng = np.random.RandomState() if self.random_state is None else rng
+            rng.set_state(progress.rng_state)
         loss, out_activation, loss_settings = self._loss_and_output(kind)
         activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
         dropout = self._check_dropout(len(hidden))
@@ -415,9 +425,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     f"{n_outputs} outputs: going on with other sizes is not possible."
                 )
         self.n_outputs_ = n_outputs
+        if progress is not None:
+            theta[...] = progress.theta
+            progress.theta = theta
+        else:
+            progress = Progress(theta, rng)
         scaling = self._standardization(X, target, out_activation, first_pass)
         X, target = scaling.transform(X, target)
-        fresh = first_pass and isinstance(self.init, str)  # given weights are those of X itself
+        # Given weights are those of X itself.
+        fresh = progress.n_epochs > 0 or (first_pass and isinstance(self.init, str))
         in_codes = kind == "binary" or loss == "cross_entropy"
         data = make_data(
             X,
@@ -430,10 +446,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         with scaling.training(self.coefs_, self.intercepts_, fresh):
             if self.solver == "lbfgs":
                 # scipy reports each iteration at its end, so one more begins than there are.
-                with self._tasks("iteration", self.max_iter + 1, theta, given) as tasks:
+                with self._tasks("iteration", self.max_iter + 1, progress, given) as tasks:
                     fit_lbfgs(self, net, theta, data, n_samples, tasks)
             else:
-                if not incremental or not hasattr(self, "_optimizer"):
+                new = not incremental and progress.n_epochs == 0
+                if new or not hasattr(self, "_optimizer"):
                     self._optimizer = Optimizer(self, theta.size, theta.dtype)
                 self._optimizer.go_on(theta)
                 train_rows = validation = None
@@ -446,11 +463,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                         net, theta, data, kind, target, sample_weight, given[0], y, rng
                     )
                 self._prepare_history(first_pass, validation is not None)
-                with self._tasks("epoch", self.max_iter, theta, given, incremental) as tasks:
+                with self._tasks("epoch", self.max_iter, progress, given, incremental) as tasks:
                     fit_stochastic(
                         self,
                         net,
-                        theta,
+                        progress,
                         data,
                         n_samples,
                         rng,
@@ -578,11 +595,20 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
 
-    def _tasks(self, name, most, theta, given, incremental=False):
+    def _tasks(self, name, most, progress, given, incremental=False):
         """The fit and its epochs as scikit-learn's callbacks see them."""
         X, y, sample_weight = given
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return Tasks(self, name, most, theta, not incremental, X=X, y=y, metadata=metadata)
+
+        def attributes():
+            """Of a copy that predicts, and goes on with this fit."""
+            names = "_optimizer", "loss_curve_", "validation_scores_", "validation_loss_curve_"
+            going_on = {name: vars(self)[name] for name in names if name in vars(self)}
+            going_on["_progress"] = progress
+            return self._fitted_weights(progress.theta) | copy.deepcopy(going_on)
+
+        called = not incremental
+        return Tasks(self, name, most, attributes, called, X=X, y=y, metadata=metadata)
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
@@ -721,6 +747,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         with np.errstate(over="ignore", invalid="ignore"):
             return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
 
+    def __getstate__(self):
+        # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
+        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in passing}
+
     def __setstate__(self, state):
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
@@ -728,6 +760,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             vars(self).setdefault(name, parameter.default)
         if hasattr(self, "coefs_"):
             vars(self).setdefault("_scaling", Standardization())
+            if getattr(self, "validation_scores_", None) is not None:
+                unknown = [np.nan] * len(self.validation_scores_)
+                vars(self).setdefault("validation_loss_curve_", unknown)
             self._theta()
 
     def _supports_partial_fit(self):

@@ -22,26 +22,22 @@ class Tasks:
     name : str
         Name of a subtask.
     max_subtasks : int
-    theta : (n_params,) ndarray
-        The weights, which change from one task to the next.
+    attributes : callable
+        ``attributes()`` are those of a fitted copy of the estimator as it is.
     called : bool
         Whether the callbacks are called: they belong to ``fit``, not to ``partial_fit``.
     **data
         X, y and metadata as the user gave them, for the hooks that ask for them.
     """
 
-    def __init__(self, estimator, name, max_subtasks, theta, called, **data):
+    def __init__(self, estimator, name, max_subtasks, attributes, called, **data):
         self._context = None
         # Also those that a pipeline or a search handed down.
         if called and hasattr(estimator, "_skl_callbacks"):
             self._context = estimator._init_callback_context(max_subtasks=max_subtasks)
         self._name, self._task = name, None
         # Computed only for a hook that asks for the fitted estimator.
-        self._arguments = dict(
-            data,
-            estimator=estimator,
-            reconstruction_attributes=lambda: estimator._fitted_weights(theta),
-        )
+        self._arguments = dict(data, estimator=estimator, reconstruction_attributes=attributes)
 
     def __enter__(self):
         if self._context is not None:

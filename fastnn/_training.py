@@ -129,6 +129,8 @@ class Optimizer:
     Plain data: it is pickled with its estimator.
     """
 
+    epoch = 0  # of those that were saved before epochs were counted
+
     def __init__(self, estimator, n_params, dtype):
         self.learning_rate = float(estimator.learning_rate_init)
         self.epoch = 0
@@ -289,10 +291,32 @@ class Trainer:
         return loss, self._gradient.astype(np.float64)
 
 
+class Progress:
+    """Where a fit by mini-batches stands, beside the attributes of its estimator: plain data.
+
+    A copy of the estimator from the end of an epoch goes on with the same fit by it.
+
+    Parameters
+    ----------
+    theta : (n_params,)
+        Trained in place.
+    rng : RandomState
+        As it is before the fit draws from it: the rest of its numbers are drawn again.
+    """
+
+    def __init__(self, theta, rng):
+        self.theta = theta
+        self.rng_state = rng.get_state(legacy=False)
+        self.n_epochs = 0
+        self.stopped = False
+        self.best_theta = None
+        self.average = None
+
+
 def fit_stochastic(
     estimator,
     net,
-    theta,
+    progress,
     data,
     n_samples,
     rng,
@@ -306,6 +330,8 @@ def fit_stochastic(
 
     Parameters
     ----------
+    progress : Progress
+        Of a new fit, or of one that goes on after its first epochs.
     train_rows : (n_train,) int64 or None
         The examples to train on; None is all.
     validation : _validation.Validation or None
@@ -319,10 +345,11 @@ def fit_stochastic(
     batch_size = _batch_size(estimator.batch_size, n_train)
     order = np.arange(n_train)
     early_stopping = estimator.early_stopping
-    best_theta = theta.copy() if first_pass and early_stopping else None
-    average = None
-    if estimator.weight_average is not None:
-        average = WeightAverage(estimator.weight_average)
+    theta = progress.theta
+    if first_pass and early_stopping:
+        progress.best_theta = theta.copy()
+    if estimator.weight_average is not None and progress.average is None:
+        progress.average = WeightAverage(estimator.weight_average)
     n_threads = estimator.n_threads
     with (
         progress_bar(estimator, "epoch", incremental) as bar,
@@ -332,12 +359,16 @@ def fit_stochastic(
         # Every kernel is compiled by now.
         started = time.perf_counter()
         try:
-            estimator.n_iter_ = 0
-            for _ in range(1 if incremental else estimator.max_iter):
-                tasks.begin()
-                optimizer.begin_epoch(estimator)
+            estimator.n_iter_ = progress.n_epochs
+            for epoch in range(1 if incremental else estimator.max_iter):
+                if progress.stopped:
+                    break
                 if estimator.shuffle:
                     rng.shuffle(order)
+                if epoch < progress.n_epochs:
+                    continue  # done before; only the order was missing
+                tasks.begin()
+                optimizer.begin_epoch(estimator)
                 rows = order if train_rows is None else train_rows[order]
                 estimator.loss_ = float(trainer.run_epoch(rows, optimizer.rule(estimator)))
                 optimizer.t = trainer.updates
@@ -347,30 +378,21 @@ def fit_stochastic(
                     check_finite(estimator, theta)
                 estimator.t_ += n_train
                 estimator.loss_curve_.append(estimator.loss_)
-                if average is not None:
-                    average.add(theta)
+                if progress.average is not None:
+                    progress.average.add(theta)
                 if prints(estimator):
                     print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
                 better = validation is not None and _validate(estimator, validation)
                 if not early_stopping:
                     _compare_loss(estimator)
                 elif better:
-                    best_theta = theta.copy()
+                    progress.best_theta = theta.copy()
                 optimizer.end_epoch(estimator, estimator.t_)
                 if bar is not None:
                     _show(bar, estimator, validation)
-                if tasks.end():
-                    break
-                if estimator._no_improvement_count > estimator.n_iter_no_change:
-                    what = "Validation score" if early_stopping else "Training loss"
-                    reason = (
-                        f"{what} did not improve more than tol={estimator.tol:f} "
-                        f"for {estimator.n_iter_no_change:d} consecutive epochs."
-                    )
-                    if optimizer.stops(estimator, reason):
-                        break
-                    estimator._no_improvement_count = 0
-                if _out_of_time(estimator, started):
+                progress.n_epochs = estimator.n_iter_
+                progress.stopped = _stalls(estimator) or _out_of_time(estimator, started)
+                if tasks.end() or progress.stopped:
                     break
                 if estimator.n_iter_ == estimator.max_iter and not incremental:
                     warnings.warn(
@@ -383,10 +405,25 @@ def fit_stochastic(
             optimizer.t = trainer.updates
             tasks.end()
             warnings.warn("Training interrupted by user.", stacklevel=4)
-    if early_stopping and best_theta is not None:
-        theta[...] = best_theta
-    if average is not None and average.n > 0:
-        theta[...] = average.value()
+    if early_stopping and progress.best_theta is not None:
+        theta[...] = progress.best_theta
+    if progress.average is not None and progress.average.n > 0:
+        theta[...] = progress.average.value()
+
+
+def _stalls(estimator):
+    """Whether to stop for want of progress."""
+    if estimator._no_improvement_count <= estimator.n_iter_no_change:
+        return False
+    what = "Validation score" if estimator.early_stopping else "Training loss"
+    reason = (
+        f"{what} did not improve more than tol={estimator.tol:f} "
+        f"for {estimator.n_iter_no_change:d} consecutive epochs."
+    )
+    if estimator._optimizer.stops(estimator, reason):
+        return True
+    estimator._no_improvement_count = 0
+    return False
 
 
 def check_finite(estimator, theta):

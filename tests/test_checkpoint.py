@@ -1,0 +1,132 @@
+"""A fit that was killed goes on from its last checkpoint and ends with the identical model."""
+
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from fastnn import MLPClassifier
+
+pytest.importorskip("sklearn.callback")
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+ROOT = Path(__file__).parents[1]
+X, Y = load_digits(return_X_y=True)
+
+SETTINGS = {
+    "adam": {},
+    "adaptive": dict(solver="sgd", learning_rate="adaptive", tol=0.1, n_iter_no_change=2),
+    "invscaling": dict(solver="sgd", learning_rate="invscaling"),
+    "early stopping": dict(early_stopping=True, learning_rate_init=0.01),
+    "average": dict(weight_average=3, dropout=0.2, standardize=True, label_smoothing=0.1),
+    "schedule": dict(learning_rate="one_cycle", solver="nadam", clip_norm=0.1),
+}
+
+# Fits with a callback that writes atomically after each epoch and kills the process after some.
+PROGRAM = """
+import os, signal, sys, warnings
+import joblib, numpy as np
+from sklearn.datasets import load_digits
+from fastnn import MLPClassifier
+
+warnings.simplefilter("ignore")
+path, settings, stop = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
+
+class Checkpoint:
+    def setup(self, estimator, context): pass
+    def teardown(self, estimator, context): pass
+    def on_fit_task_begin(self, estimator, context): pass
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch":
+            joblib.dump(fitted_estimator.set_callbacks(), path + ".new")
+            os.replace(path + ".new", path)
+            if estimator.n_iter_ == stop:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+X, y = load_digits(return_X_y=True)
+MLPClassifier(**settings).set_callbacks(Checkpoint()).fit(X, y)
+"""
+
+
+def weights(model):
+    return [*model.coefs_, *model.intercepts_]
+
+
+def same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+@pytest.mark.parametrize("random_state", [3, "stream"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_path):
+    stream = "np.random.RandomState(3)" if random_state == "stream" else "3"
+    settings = f"dict({SETTINGS[name]!r}, max_iter=14, random_state={stream})"
+    expected = MLPClassifier(**eval(settings)).fit(X, Y)
+    path = tmp_path / "checkpoint"
+    stop = {3: 5, "stream": expected.n_iter_}[random_state]
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, path, settings, str(stop)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    model = joblib.load(path)
+    assert model.n_iter_ == stop
+    model.set_params(warm_start=True).fit(X, Y)
+    assert same(model, expected)
+    assert model.loss_curve_ == expected.loss_curve_
+    assert model.n_iter_ == expected.n_iter_
+    assert not hasattr(model, "_progress")
+    # What comes after is a fit of its own, as after one without a break.
+    assert same(model.fit(X, Y), expected.set_params(warm_start=True).fit(X, Y))
+
+
+class Keep:
+    """Keeps the fitted estimator of one epoch."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch" and estimator.n_iter_ == 4:
+            self.kept = fitted_estimator.set_callbacks()
+
+
+def test_a_copy_in_memory_is_of_its_epoch_and_goes_on():
+    keep = Keep()
+    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
+    assert len(keep.kept.loss_curve_) == 4
+    assert same(keep.kept.set_params(warm_start=True).fit(X, Y), model)
+
+
+def test_without_warm_start_a_checkpoint_is_fitted_anew():
+    keep = Keep()
+    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
+    refitted = keep.kept.fit(X, Y)
+    assert same(refitted, model)
+    assert refitted.n_iter_ == 9
+
+
+def test_a_model_of_an_older_version_loads_and_goes_on():
+    """Saved before dropout, standardize and others were parameters; the X of its training."""
+    with open(ROOT / "tests" / "data" / "before_dropout.pkl", "rb") as file:
+        saved = pickle.load(file)
+    model, some = saved["model"], (X[:200] / 16).astype(np.float32)
+    assert model.dropout == 0.0
+    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["predict_proba"], rtol=1e-5)
+    model.partial_fit(some, Y[:200])
+    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["after_partial_fit"], rtol=1e-4)
