@@ -49,6 +49,28 @@ def test_any_number_of_threads_gives_the_same_bits(settings, container, dtype, n
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"clip_norm": 0.01}], ids=str)
+@pytest.mark.parametrize("batch_size", [1025, 2500, "full"])
+def test_slices_that_end_inside_a_mini_batch_give_the_same_bits(settings, batch_size, monkeypatch):
+    """So that Ctrl-C need not wait for the end of a large one."""
+    many, labels, weight = np.tile(X, (8, 1)), np.tile(Y, 8), np.tile(WEIGHT, 8)
+    settings = {"batch_size": batch_size, "max_iter": 3, "random_state": 0, **settings}
+    results, slices = [], []
+
+    def next_slice(self):
+        slices.append(examples)
+        return n_threads, examples
+
+    monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
+    for n_threads, examples in [(1, 10**6), (1, 1), (2, 1)]:
+        slices.clear()
+        model = MLPClassifier((9,), n_threads=n_threads, **settings)
+        model.fit(many, labels, sample_weight=weight)
+        results.append((bits(model), model.loss_, len(slices)))
+    assert results[0][:2] == results[1][:2] == results[2][:2]
+    assert results[0][2] < results[1][2]
+
+
 def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypatch):
     """A helper that was slow to wake once took the orders of the next slice for its own."""
     settings = {"max_iter": 40, "random_state": 0, "batch_size": 40, "tol": 0}
