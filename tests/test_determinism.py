@@ -58,13 +58,13 @@ def test_slices_that_end_inside_a_mini_batch_give_the_same_bits(settings, batch_
     results, slices = [], []
 
     def next_slice(self):
-        slices.append(examples)
-        return n_threads, examples
+        slices.append(now)
+        return now
 
     monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
-    for n_threads, examples in [(1, 10**6), (1, 1), (2, 1)]:
+    for now in [(1, 10**6), (1, 1), (2, 1)]:
         slices.clear()
-        model = MLPClassifier((9,), n_threads=n_threads, **settings)
+        model = MLPClassifier((9,), n_threads=now[0], **settings)
         model.fit(many, labels, sample_weight=weight)
         results.append((bits(model), model.loss_, len(slices)))
     assert results[0][:2] == results[1][:2] == results[2][:2]
