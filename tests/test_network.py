@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._training import Trainer, make_data, make_net, predict
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import BLOCK_ROWS, starts_of
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
@@ -256,3 +258,39 @@ def test_denormals_are_zero_in_training_and_nowhere_else(n_threads):
     if platform.machine().lower() in ("x86_64", "amd64"):
         assert (state[1] == 0).all()
     assert np.array([tiny]) / 4 > 0
+
+
+size = st.integers(1, 70)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    units=st.lists(size, min_size=2, max_size=4),
+    n=size,
+    batch_size=size,
+    n_threads=st.integers(1, 3),
+    sparse=st.booleans(),
+    single=st.booleans(),
+)
+def test_random_shapes(units, n, batch_size, n_threads, sparse, single):
+    """All edges of tiles: the gradient is the slope of the loss along a random direction."""
+    net, theta, data, _, _, X, Y, _ = problem("squared error of tanh", [*units, 1], "tanh", n=n)
+    if sparse:
+        data = make_data(sp.csr_array(X * (X > 0)), targets=Y)
+    rows, rng = np.arange(n), np.random.default_rng(0)
+    direction = rng.standard_normal(theta.size)
+    with Trainer(net, theta, data, n, n_threads) as trainer:
+        at = theta.copy()
+        _, gradient = trainer.loss_and_gradient(at, rows, 0.3)
+        above, _ = trainer.loss_and_gradient(at + 1e-6 * direction, rows, 0.3)
+        below, _ = trainer.loss_and_gradient(at - 1e-6 * direction, rows, 0.3)
+    slope = gradient @ direction
+    np.testing.assert_allclose(slope, (above - below) / 2e-6, rtol=1e-5, atol=1e-6)
+    T = np.float32 if single else np.float64
+    net, theta, data, *_ = problem("multiclass", [*units, 3], "relu", T, n=n)
+    rule = Rule(NESTEROV, 0.01, 1e-3, 0.9, 0.0, 0.0)
+    with Trainer(net, theta, data, batch_size, n_threads, np.zeros((1, theta.size), T)) as trainer:
+        for _ in range(2):
+            assert np.isfinite(trainer.run_epoch(rng.permutation(n), rule))
+    outputs = predict(net, theta, data, rows, n_threads)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)

@@ -1,0 +1,259 @@
+"""Signals, exceptions and lack of memory during a fit: a clean end, and no thread left behind."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from fastnn import MLPClassifier, MLPRegressor
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:400] / 16, Y[:400]
+
+START = """
+import os, signal, sys, threading, time, warnings
+import numpy as np
+import fastnn
+from fastnn import MLPClassifier
+fastnn.warmup(["float32"])
+rng = np.random.default_rng(0)
+X = rng.standard_normal((200_000, 100), dtype=np.float32)
+y = X[:, 0] > 0
+
+def hit(seconds):
+    def send():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    sent = []
+    threading.Timer(seconds, send).start()
+    return sent
+"""
+
+CTRL_C_IN_FIT = (
+    START
+    + """
+settings = eval(sys.argv[1])
+model = MLPClassifier((200, 200), max_iter=10**6, random_state=0, **settings)
+sent = hit(1.0)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model.fit(X, y)
+print(time.perf_counter() - sent[0])
+assert [str(w.message) for w in caught] == ["Training interrupted by user."], caught
+assert np.isfinite(model.predict_proba(X[:10])).all()
+assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+"""
+)
+
+CTRL_C_IN_PREDICT = (
+    START
+    + """
+model = MLPClassifier((500, 500), max_iter=1, n_threads=int(sys.argv[1])).fit(X[:500], y[:500])
+sent = hit(0.5)
+try:
+    while True:
+        model.predict(np.repeat(X, 5, axis=0))
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0])
+assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+"""
+)
+
+# Measured are 0.005 to 0.05 s, the goal is 0.5 s; a machine that runs other tests is slower.
+ANSWER_SECONDS = 2.0
+
+
+def run(program, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(),
+        dict(n_threads=2),
+        dict(early_stopping=True, validation_fraction=0.5),
+        dict(batch_size="full", n_threads=1),
+        dict(batch_size="full", n_threads=2),
+        dict(solver="lbfgs", n_threads=1),
+        dict(solver="lbfgs", n_threads=2),
+    ],
+    ids=str,
+)
+def test_ctrl_c_is_answered_at_once_and_leaves_a_usable_estimator(settings):
+    assert float(run(CTRL_C_IN_FIT, repr(settings))) < ANSWER_SECONDS
+
+
+@pytest.mark.parametrize("n_threads", ["1", "2"])
+def test_ctrl_c_ends_a_prediction(n_threads):
+    assert float(run(CTRL_C_IN_PREDICT, n_threads)) < ANSWER_SECONDS
+
+
+def test_sigterm_ends_the_process_at_once():
+    program = START + "print('ready', flush=True)\nMLPClassifier((500,), max_iter=10**6).fit(X, y)"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1)
+    sent = time.perf_counter()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == -signal.SIGTERM
+    assert time.perf_counter() - sent < ANSWER_SECONDS
+
+
+MEMORY = """
+import resource, threading, warnings
+import numpy as np
+import fastnn
+from fastnn import MLPClassifier
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).standard_normal((3000, 1000))
+y = X[:, 0] > 0
+small = MLPClassifier((5,), max_iter=2, random_state=0).fit(X, y)
+expected = small.predict_proba(X)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+tried = 0
+for hidden in [(30_000,), (9000, 9000), (20_000, 20_000)]:
+    for settings in ({}, {"solver": "lbfgs"}, {"n_threads": 2}):
+        model = MLPClassifier(hidden, **settings)
+        try:
+            model.fit(X, y)
+        except MemoryError:
+            tried += 1
+        assert not hasattr(model, "coefs_")
+assert tried == 9
+assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+assert (small.predict_proba(X) == expected).all()
+small.fit(X, y)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_memory_that_cannot_be_had_is_a_clean_error():
+    run(MEMORY)
+
+
+def fails(*arguments, **settings):
+    raise OSError("on purpose")
+
+
+def late(epoch):
+    return fails() if epoch % 5 == 3 else 0.01
+
+
+class Raises:
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if getattr(estimator, "n_iter_", 0) == 3:
+            fails()
+
+
+def with_callback(model):
+    if not hasattr(model, "set_callbacks"):
+        pytest.skip("callbacks need scikit-learn 1.9")
+    return model.set_callbacks(Raises())
+
+
+FAULTS = {
+    "a rate that raises": lambda model: model.set_params(learning_rate=late),
+    "a scorer that raises": lambda model: model.set_params(scoring=fails, early_stopping=True),
+    "a callback that raises": with_callback,
+}
+
+
+def state(model):
+    return pickle.dumps({k: v for k, v in vars(model).items() if k not in model.get_params()})
+
+
+@pytest.mark.parametrize("before", ["unfitted", "fitted", "partly fitted", "warm"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_exception_leaves_the_estimator_as_it_was(fault, before):
+    model = MLPClassifier((9,), max_iter=8, random_state=0, n_threads=2, batch_size=20)
+    if before == "partly fitted":
+        model.partial_fit(X, Y, classes=np.arange(10))
+    elif before != "unfitted":
+        model.set_params(warm_start=before == "warm").fit(X, Y)
+    FAULTS[fault](model)
+    expected = state(model)
+    with pytest.raises(OSError, match="on purpose"):
+        model.fit(X, Y)
+    assert state(model) == expected
+    if before == "unfitted":
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
+    assert "fastnn" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_failed_partial_fit_changes_nothing():
+    model = MLPClassifier((9,), random_state=0).partial_fit(X, Y, classes=np.arange(10))
+    expected, weights = state(model), model.coefs_[0]
+    with pytest.raises(ValueError, match="finite"):
+        model.set_params(learning_rate=lambda epoch: 1e300).partial_fit(X, Y)
+    assert state(model.set_params(learning_rate="constant")) == expected
+    assert model.coefs_[0] is weights
+    fresh = MLPClassifier((9,), learning_rate=late)
+    with pytest.raises(ValueError):
+        fresh.partial_fit(X[:, :0], Y, classes=np.arange(10))
+    assert not hasattr(fresh, "classes_")
+
+
+def test_threads_that_cannot_be_started(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    model = MLPClassifier((9,), n_threads=2, max_iter=3)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        model.fit(X, Y)
+    assert not hasattr(model, "coefs_")
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_divergence_names_the_epoch_or_keeps_good_weights(solver, early_stopping):
+    model = MLPRegressor(
+        activation="identity",
+        solver=solver,
+        learning_rate_init={"sgd": 1e8, "adam": 1e120}[solver],
+        max_iter=60,
+        early_stopping=early_stopping,
+        random_state=0,
+    )
+    if early_stopping:  # the weights of the best epoch, here those before the first
+        assert all(np.isfinite(W).all() for W in model.fit(X, Y).coefs_)
+    else:
+        with pytest.raises(ValueError, match=r"non-finite .* epoch \d+, with a learning rate of"):
+            model.fit(X, Y)
+        assert not hasattr(model, "coefs_")
