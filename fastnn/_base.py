@@ -498,6 +498,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return [float(rate) for rate in rates]
 
     def _validate(self, X, y, reset):
+        # Which validation would take for numbers, and for a target.
+        for name, array, kinds in [("X", X, "mM")] + [("y", y, "mMUS")] * (not is_classifier(self)):
+            dtype = getattr(array, "dtype", None)
+            if getattr(dtype, "kind", "f") in kinds:
+                raise ValueError(f"{name} must be numbers, got an array of {dtype}.")
         X, y = validate_data(
             self,
             X,
@@ -626,11 +631,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 "coefs_ must have shapes (n_in, n_out) and intercepts_ (n_out,), and each layer "
                 f"begin where the last has ended, but their shapes are {shapes[0]} and {shapes[1]}."
             )
-        if units[0] != self.n_features_in_ or units[-1] != self.n_outputs_:
+        fitted = self.n_features_in_, self.n_outputs_, self.n_layers_
+        if (units[0], units[-1], len(units)) != fitted:
             raise ValueError(
-                f"coefs_ and intercepts_ are of a network with {units[0]} inputs and {units[-1]} "
-                f"outputs, but the estimator was fitted with n_features_in_={self.n_features_in_} "
-                f"and n_outputs_={self.n_outputs_}."
+                f"coefs_ and intercepts_ are of a network with layers of {units} units, but the "
+                f"estimator was fitted with n_features_in_={fitted[0]}, n_outputs_={fitted[1]} and "
+                f"n_layers_={fitted[2]}."
             )
         return units
 

@@ -1,0 +1,374 @@
+"""Wrong input is an error that names it; unusual input gives the usual result; inputs are kept."""
+
+import itertools
+import re
+import tempfile
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from fastnn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+rng = np.random.default_rng(0)
+X = np.round(rng.standard_normal((40, 4)) * 8) / 8  # exact in float16
+Y = np.arange(40) % 3
+Z = X @ [1.0, 2.0, -1.0, 0.5]
+SETTINGS = dict(hidden_layer_sizes=(3,), max_iter=2, random_state=0)
+
+
+def classifier(**settings):
+    return MLPClassifier(**{**SETTINGS, **settings})
+
+
+def regressor(**settings):
+    return MLPRegressor(**{**SETTINGS, **settings})
+
+
+NUMBERS = [None, "much", [1], 1j, np.nan]
+OUTSIDE = {
+    "hidden_layer_sizes": [0, -1, (3, 0), (-2,), "wide", None],
+    "activation": ["rely", None, 3, ["relu", "relu"], ("relu", 2), ("elu", "k")],
+    "solver": ["newton", None, 1, ["adam"]],
+    "alpha": [-1e-9, *NUMBERS],
+    "batch_size": [0, -5, 1.5, "half", None],
+    "learning_rate": ["fast", None, 0.1],
+    "learning_rate_init": [0, -1.0, *NUMBERS],
+    "power_t": [-0.1, *NUMBERS],
+    "max_iter": [0, -1, 2.5, None, "many"],
+    "shuffle": ["yes", 2, None],
+    "random_state": [-1, "seed", 1.5],
+    "tol": [-1e-9, *NUMBERS],
+    "verbose": ["loud", -1],
+    "warm_start": ["yes", 2, None],
+    "momentum": [-0.1, 1.1, *NUMBERS],
+    "nesterovs_momentum": ["yes", 2, None],
+    "early_stopping": ["yes", 2, None],
+    "validation_fraction": [-0.1, 1.0, *NUMBERS],
+    "beta_1": [-0.1, 1.0, *NUMBERS],
+    "beta_2": [-0.1, 1.0, *NUMBERS],
+    "epsilon": [0.0, -1e-8, *NUMBERS],
+    "n_iter_no_change": [0, -1, 1.5, None, "few"],
+    "max_fun": [0, -1, 1.5, None, "few"],
+    "n_threads": [0, -1, 1.5, "all"],
+    "out_activation": ["rely", 3],
+    "init": ["best", 3, None],
+    "standardize": ["yes", 2, None],
+    "dropout": [-0.1, 1.0, "some", [0.1, 0.1], None],
+    "weight_decay": [-0.1, *NUMBERS],
+    "clip_norm": [0.0, -1.0, "short", [1]],
+    "max_time": [0.0, -1.0, "short", [1]],
+    "scoring": ["applause", 3],
+    "weight_average": [0, -1, 0.0, 1.0, 1.5, "all"],
+}
+PARAMETERS = [(name, value) for name, values in OUTSIDE.items() for value in values]
+
+
+@pytest.mark.parametrize("name, value", PARAMETERS, ids=str)
+def test_a_parameter_out_of_range_or_of_another_type(name, value):
+    settings = {name: value, **({"early_stopping": True} if name == "scoring" else {})}
+    with pytest.raises((ValueError, TypeError)) as error:
+        classifier(**settings).fit(X, Y)
+    message = str(error.value)
+    assert name in message
+    shown = [
+        repr(value),
+        str(value),
+        *([repr(part) for part in value if part] if isinstance(value, (list, tuple)) else []),
+    ]
+    assert any(text in message for text in shown)
+
+
+def broken(value, at=(3, 1)):
+    changed = X.copy()
+    changed[at] = value
+    return changed
+
+
+WEIGHT = np.ones(40)
+FITS = {
+    "NaN": (classifier(), broken(np.nan), Y, {}, "X contains NaN"),
+    "infinity": (classifier(), broken(np.inf), Y, {}, "X contains infinity"),
+    "no rows": (classifier(), X[:0], Y[:0], {}, "0 sample"),
+    "no columns": (classifier(), X[:, :0], Y, {}, "0 feature"),
+    "a vector": (classifier(), X[:, 0], Y, {}, "Expected 2D array"),
+    "three dimensions": (classifier(), X[None], Y, {}, "dim"),
+    "a number": (classifier(), 3.0, Y, {}, "Expected 2D array"),
+    "text": (classifier(), np.full((40, 4), "a"), Y, {}, "could not convert string"),
+    "objects": (classifier(), np.full((40, 4), object()), Y, {}, "float"),
+    "dates": (classifier(), X.astype("M8[D]"), Y, {}, "X must be numbers"),
+    "complex": (classifier(), X * 1j, Y, {}, "Complex data not supported"),
+    "None": (classifier(), None, Y, {}, "Expected 2D array|None"),
+    "y of other length": (classifier(), X, Y[:-1], {}, "inconsistent numbers of samples"),
+    "y is None": (classifier(), X, None, {}, "y cannot be None|requires y"),
+    "y of NaN": (regressor(), X, np.full(40, np.nan), {}, "y contains NaN"),
+    "y of infinity": (regressor(), X, np.full(40, np.inf), {}, "y contains infinity"),
+    "y of text": (regressor(), X, np.full(40, "a"), {}, "y must be numbers"),
+    "continuous classes": (classifier(), X, Z, {}, "Unknown label type"),
+    "negative counts": (regressor(loss="poisson"), X, Z, {}, "(?i)poisson|negative|>="),
+    "weights of other length": (classifier(), X, Y, {"sample_weight": [1, 2]}, "sample_weight"),
+    "weights of NaN": (classifier(), X, Y, {"sample_weight": WEIGHT * np.nan}, "NaN"),
+    "weights of infinity": (classifier(), X, Y, {"sample_weight": WEIGHT * np.inf}, "infinity"),
+    "weights in a table": (classifier(), X, Y, {"sample_weight": X}, "Sample weights must be 1D"),
+    "X_val alone": (classifier(), X, Y, {"X_val": X}, "X_val and y_val"),
+    "X_val of other width": (classifier(), X, Y, {"X_val": X[:, :2], "y_val": Y}, "X_val"),
+    "y_val of other labels": (classifier(), X, Y, {"X_val": X, "y_val": Y + 9}, "y_val"),
+    "too few to set aside": (classifier(early_stopping=True), X[:3], Y[:3], {}, "."),
+    "two billion columns": (
+        classifier(),
+        sp.csr_array(([1.0], ([0], [2**31 + 5])), shape=(40, 2**31 + 9)),
+        Y,
+        {},
+        "indices|columns|features|allocate|int32",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_a_fit_that_cannot_be_says_why(case):
+    model, X, y, given, message = FITS[case]
+    with pytest.raises((ValueError, TypeError, MemoryError), match=message):
+        model.fit(X, y, **given)
+    assert not hasattr(model, "coefs_")
+
+
+@pytest.mark.parametrize("size", [2**40, 10**12])
+def test_layers_that_no_memory_holds(size):
+    with pytest.raises((ValueError, MemoryError)):
+        classifier(hidden_layer_sizes=(size,)).fit(X, Y)
+
+
+FITTED = {
+    "fewer features": (X[:, :3], "3 features"),
+    "more features": (np.hstack([X, X]), "8 features"),
+    "NaN": (broken(np.nan), "NaN"),
+    "no rows": (X[:0], "0 sample"),
+    "a vector": (X[0], "Expected 2D array"),
+    "other sparse width": (sp.csr_array(X[:, :2]), "2 features"),
+}
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "partial_fit"])
+@pytest.mark.parametrize("case", FITTED)
+def test_a_fitted_estimator_takes_only_what_it_was_fitted_to(case, method):
+    given, message = FITTED[case]
+    model = classifier().fit(X, Y)
+    n = given.shape[0] if given.ndim == 2 else 1
+    arguments = (given, Y[:n]) if method == "partial_fit" else (given,)
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)(*arguments)
+
+
+def test_other_feature_names_and_classes():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = classifier().fit(frame, Y)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"a": "z"}))
+    with pytest.raises(ValueError, match="classes"):
+        classifier().partial_fit(X, Y)
+    model = classifier().partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="classes"):
+        model.partial_fit(X, Y + 1)
+    with pytest.raises(ValueError, match="classes"):
+        model.partial_fit(X, Y, classes=[0, 1, 2, 3])
+
+
+REPLACED = {
+    "fewer rows": lambda W, b: ([W[0][:-1], W[1]], b),
+    "layers that do not meet": lambda W, b: ([W[0][:, :-1], W[1]], b),
+    "short biases": lambda W, b: (W, [b[0][:-1], b[1]]),
+    "one bias for all": lambda W, b: (W, [b[0][:1], b[1]]),
+    "fewer outputs": lambda W, b: ([W[0], W[1][:, :2]], [b[0], b[1][:2]]),
+    "a layer less": lambda W, b: (W[:1], b[:1]),
+    "a vector": lambda W, b: ([W[0][0], W[1]], b),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_replaced_weights_are_looked_at_before_a_kernel_reads_them(case):
+    """They led it out of bounds."""
+    model = classifier().partial_fit(X, Y, classes=[0, 1, 2])
+    model.coefs_, model.intercepts_ = REPLACED[case](model.coefs_, model.intercepts_)
+    for call in (lambda: model.predict(X), lambda: model.partial_fit(X, Y)):
+        with pytest.raises((ValueError, IndexError), match=r"coefs_|tuple"):
+            call()
+
+
+def test_a_damaged_optimizer_is_looked_at():
+    model = classifier().partial_fit(X, Y, classes=[0, 1, 2])
+    model._optimizer.state = model._optimizer.state[:, :-3]
+    with pytest.raises(ValueError, match="state of the optimizer"):
+        model.partial_fit(X, Y)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def memory_mapped(array):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(array.tobytes())
+        file.flush()
+        return np.memmap(file.name, array.dtype, "r", shape=array.shape)
+
+
+def unsorted(array):
+    rows = sp.csr_array(array)
+    for first, last in itertools.pairwise(rows.indptr):
+        rows.indices[first:last] = rows.indices[first:last][::-1].copy()
+        rows.data[first:last] = rows.data[first:last][::-1].copy()
+    rows.has_sorted_indices = False
+    return rows
+
+
+def duplicated(array):
+    rows = sp.coo_array(array)
+    twice = np.concatenate([rows.coords[0]] * 2), np.concatenate([rows.coords[1]] * 2)
+    values = np.concatenate([rows.data / 2] * 2)
+    order = np.argsort(twice[0], kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(twice[0], minlength=len(array)))])
+    return sp.csr_array((values[order], twice[1][order], ends), shape=array.shape)
+
+
+def wide_indices(array):
+    rows = sp.csr_array(array)
+    rows.indices, rows.indptr = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
+    return rows
+
+
+CONTAINERS = {
+    "list": lambda X: X.tolist(),
+    "every second row": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "every second column": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "backwards": lambda X: X[::-1].copy()[::-1],
+    "Fortran": np.asfortranarray,
+    "read-only": read_only,
+    "other byte order": lambda X: X.astype(X.dtype.newbyteorder()),
+    "memory-mapped": memory_mapped,
+    "float16": lambda X: X.astype(np.float16),
+    "longdouble": lambda X: X.astype(np.longdouble),
+    "objects": lambda X: X.astype(object),
+    "data frame": pd.DataFrame,
+    "matrix of a subclass": lambda X: np.ma.masked_array(X),
+}
+SPARSE = {
+    "csr": sp.csr_array,
+    "csc": sp.csc_array,
+    "coo": sp.coo_array,
+    "csr matrix": sp.csr_matrix,
+    "lil": sp.lil_array,
+    "unsorted": unsorted,
+    "duplicates": duplicated,
+    "64-bit indices": wide_indices,
+}
+
+
+def weights(model):
+    return np.concatenate([a.ravel() for a in [*model.coefs_, *model.intercepts_]])
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+@pytest.mark.parametrize("container", [*CONTAINERS, *SPARSE])
+def test_any_container_gives_the_same_network(container, make):
+    y = Y if make is classifier else Z
+    given = {**CONTAINERS, **SPARSE}[container](X)
+    plain = sp.csr_array(X) if container in SPARSE else X
+    expected, model = make().fit(plain, y), make().fit(given, y)
+    np.testing.assert_array_equal(weights(model), weights(expected))
+    np.testing.assert_array_equal(model.predict(given), expected.predict(plain))
+
+
+@pytest.mark.parametrize("T", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint64, bool])
+def test_integers_are_numbers(T):
+    counts = (np.abs(X) > 1).astype(T)
+    expected = classifier().fit(counts.astype(float), Y)
+    np.testing.assert_array_equal(weights(classifier().fit(counts, Y)), weights(expected))
+    sparse = classifier().fit(sp.csr_array(counts), Y)
+    np.testing.assert_allclose(weights(sparse), weights(expected), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        list,
+        lambda y: y.astype(str),
+        lambda y: y.astype(str).astype(object),
+        lambda y: y.astype(np.int8),
+        lambda y: y.astype(float),
+        lambda y: y[:, None],
+        lambda y: y.astype(">i8"),
+        pd.Series,
+        lambda y: pd.Categorical(y),
+        read_only,
+    ],
+)
+def test_any_labels_give_the_same_network(labels):
+    model = classifier().fit(X, labels(Y))
+    np.testing.assert_array_equal(weights(model), weights(classifier().fit(X, Y)))
+    assert model.score(X, np.ravel(labels(Y))) == classifier().fit(X, Y).score(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-40, 1e40, 1e150, 1e300])
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+def test_tiny_and_huge_numbers_give_finite_weights_or_an_error(scale, T):
+    with np.errstate(over="ignore"):
+        given, target = (X * scale).astype(T), Z * scale
+    for model in (regressor(), regressor(solver="sgd"), regressor(solver="lbfgs")):
+        try:
+            model.fit(given, target)
+        except ValueError as error:
+            assert re.search("non-finite|infinity|too large", str(error))
+            assert not hasattr(model, "coefs_")
+        else:
+            assert np.isfinite(weights(model)).all()
+
+
+@pytest.mark.parametrize("weight", [WEIGHT.tolist(), WEIGHT.astype(int), 1, read_only(WEIGHT)])
+def test_weights_of_one_are_no_weights(weight):
+    found = classifier().fit(X, Y, sample_weight=weight)
+    np.testing.assert_allclose(weights(found), weights(classifier().fit(X, Y)), rtol=1e-12)
+
+
+def test_examples_without_weight_do_not_count():
+    weight = (np.arange(40) < 30).astype(float)
+    model = classifier(batch_size="full", shuffle=False).fit(X, Y, sample_weight=weight)
+    alone = classifier(batch_size="full", shuffle=False).fit(X[:30], Y[:30])
+    np.testing.assert_allclose(weights(model), weights(alone), rtol=1e-9)
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        classifier().fit(X, Y, sample_weight=np.zeros(40))
+
+
+def test_one_row_and_one_class():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert regressor().fit(X[:1], Z[:1]).predict(X[:1]).shape == (1,)
+        assert (classifier().fit(X, np.full(40, 7)).predict(X) == 7).all()
+
+
+def contents(*arrays):
+    parts = []
+    for array in arrays:
+        if sp.issparse(array) and array.format in ("csr", "csc"):
+            parts += [array.data, array.indices, array.indptr]
+        else:
+            parts.append(array.toarray() if sp.issparse(array) else array)
+    return [part.tobytes() for part in parts]
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("container", [np.array, np.asfortranarray, *SPARSE.values()])
+def test_inputs_are_never_written_to(container, standardize):
+    given, y, weight = container(X), Z.copy(), np.linspace(0.5, 1, 40)
+    inputs = given, y, weight
+    before = contents(*inputs)
+    model = regressor(standardize=standardize, standardize_target=standardize, dropout=0.1)
+    model.fit(given, y, sample_weight=weight, X_val=given, y_val=y, sample_weight_val=weight)
+    model.partial_fit(given, y, sample_weight=weight).predict(given)
+    regressor(solver="lbfgs", standardize=standardize).fit(given, y, sample_weight=weight)
+    assert contents(*inputs) == before
