@@ -128,7 +128,7 @@ def close_all_doors(site):
 
 @pytest.fixture(scope="module")
 def cold_start(tmp_path_factory):
-    """Four processes that start at once without any cache: (folder, what each of them found)."""
+    """Eight processes that start at once without any cache: (folder, what each of them found)."""
     site = tmp_path_factory.mktemp("cold")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(fastnn.__file__).parent, site / "fastnn", ignore=ignore)
@@ -136,7 +136,7 @@ def cold_start(tmp_path_factory):
     warm_up = "result['ready'] = fastnn.warmup(['float32'])\n"
     single = FIT + warm_up + "result['float32'] = fit('float32')\n"
     double = FIT + "result['float64'] = fit('float64')\n"
-    return site, run(site, single, double, single, double)
+    return site, run(site, *[single, double] * 4)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def tiny_cold_start(tmp_path_factory):
     (kernels / "tiny.py").write_text(TINY)
     for name in ("__init__.py", "jit.py"):
         shutil.copy(KERNELS / name, kernels / name)
-    return site, run(site, WEIGH, WEIGH, WEIGH, WEIGH)
+    return site, run(site, *[WEIGH] * 8)
 
 
 @pytest.fixture
@@ -326,3 +326,35 @@ def test_machine_code_of_an_older_version_is_never_run(tiny):
     for path, content in old.items():
         path.write_bytes(content)
     assert weighed(run(tiny, WEIGH), -6.0)
+
+
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of POSIX")
+@pytest.mark.parametrize("most", [0, 1, 700, 5000])
+def test_a_disk_that_is_full_costs_no_more_than_a_warning(most, tiny):
+    """No file may grow beyond so many bytes: writing fails, at once or halfway."""
+    shutil.rmtree(tiny / "fastnn" / "kernels" / "__pycache__")
+    result = run(tiny, FULL_DISK % (most, most) + WEIGH)
+    assert weighed(result)
+    assert result["warnings"] == ["CacheWarning"]
+    after = run(tiny, WEIGH)  # with space again
+    assert weighed(after)
+    assert after["warnings"] == []
+    assert cached(run(tiny, WEIGH))
+
+
+def test_two_versions_side_by_side_share_a_folder(tiny, tmp_path):
+    other = shutil.copytree(tiny, tmp_path / "other")
+    rename(other / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
+    folder = str(tmp_path / "cache")
+    for _ in range(2):
+        assert weighed(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
+        assert weighed(run(other, WEIGH, NUMBA_CACHE_DIR=folder), -6.0)
+    assert cached(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
+    assert cached(run(other, WEIGH, NUMBA_CACHE_DIR=folder))
