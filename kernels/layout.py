@@ -113,8 +113,9 @@ UPDATES, ARRIVED = 5, 6
 # The update rule, see rules.Rule.
 CODE, N_INTEGERS = 7, 8
 LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
-# Both ways: sum of the loss of each example, and of the mini-batch that is not complete.
-LOSS, BATCH_LOSS, N_NUMBERS = 7, 8, 9
+# Both ways: sum of the loss of each example; the same of the mini-batch that is not complete, and
+# the weight of all its examples.
+LOSS, BATCH_LOSS, BATCH_WEIGHT, N_NUMBERS = 7, 8, 9, 10
 
 
 def new_orders(batch_size):

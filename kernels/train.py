@@ -14,6 +14,7 @@ from .layout import (
     ARRIVED,
     BATCH_LOSS,
     BATCH_SIZE,
+    BATCH_WEIGHT,
     END,
     FIRST,
     LAST,
@@ -83,6 +84,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         arrivals = orders.integers[ARRIVED]
         end, rule = orders.integers[END], rule_of(orders)
         loss, batch_loss = orders.numbers[LOSS], orders.numbers[BATCH_LOSS]
+        total_weight = orders.numbers[BATCH_WEIGHT]
         shares = work.shares[n_threads]
         n_parts = work.parts.shape[0]
         for chunk in range(shares[thread], shares[thread + 1]):
@@ -103,15 +105,15 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 return
         for batch in range(first - first % batch_size, last, batch_size):
             batch_end = min(batch + batch_size, end)
-            total_weight = np.float64(batch_end - batch)
-            if data.weights.size > 0:
-                total_weight = 0.0
-                for i in range(batch, batch_end):
-                    total_weight += data.weights[rows[i]]
-                if total_weight == 0.0:
-                    continue  # no example counts: as if they were not there
             if batch >= first:
                 batch_loss = 0.0
+                total_weight = np.float64(batch_end - batch)
+                if data.weights.size > 0:
+                    total_weight = 0.0
+                    for i in range(batch, batch_end):
+                        total_weight += data.weights[rows[i]]
+            if total_weight == 0.0:
+                continue  # no example counts: as if they were not there
             c = coefficients(rule, t + 1)
             clipping = rule.clip_norm < np.inf
             for block in range(max(batch, first), min(batch_end, last), work.capacity):
@@ -223,6 +225,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 return
         if thread == 0:
             orders.numbers[LOSS], orders.numbers[BATCH_LOSS] = loss, batch_loss
+            orders.numbers[BATCH_WEIGHT] = total_weight
             orders.integers[UPDATES] = t
             orders.integers[ARRIVED] = arrivals
             restore_denormals(mode)
