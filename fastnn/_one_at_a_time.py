@@ -24,11 +24,13 @@ def turn(estimator, going_on):
     """
     with _turns.setdefault(estimator, threading.RLock()):
         before = dict(vars(estimator))
-        weights = []
+        curves, weights = [], []
         if going_on:
             for name, value in before.items():
-                if name in ("_optimizer", "_scaling") or name.endswith(("_curve_", "_scores_")):
+                if name in ("_optimizer", "_scaling"):
                     before[name] = copy.deepcopy(value)
+                elif isinstance(value, list) and name.endswith(("_curve_", "_scores_")):
+                    curves.append((value, len(value)))  # may be long, and only grows
             weights = [
                 (array, array.copy())
                 for array in [*before.get("coefs_", ()), *before.get("intercepts_", ())]
@@ -39,6 +41,8 @@ def turn(estimator, going_on):
         except BaseException:
             vars(estimator).clear()
             vars(estimator).update(before)
+            for curve, length in curves:
+                del curve[length:]
             for array, values in weights:
                 array[...] = values
             raise
