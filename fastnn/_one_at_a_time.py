@@ -27,7 +27,7 @@ def turn(estimator, going_on):
         curves, weights = [], []
         if going_on:
             for name, value in before.items():
-                if name in ("_optimizer", "_scaling"):
+                if name in ("_optimizer", "_progress", "_scaling"):
                     before[name] = copy.deepcopy(value)
                 elif isinstance(value, list) and name.endswith(("_curve_", "_scores_")):
                     curves.append((value, len(value)))  # may be long, and only grows

@@ -113,6 +113,22 @@ def test_a_copy_in_memory_is_of_its_epoch_and_goes_on():
     assert same(keep.kept.set_params(warm_start=True).fit(X, Y), model)
 
 
+def test_a_resumed_fit_that_fails_can_be_resumed_again():
+    """The state in the checkpoint went on to the epoch that failed, the weights did not."""
+    keep = Keep()
+    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
+    resumed = keep.kept.set_params(warm_start=True)
+
+    def fails(epoch):
+        if epoch == 6:
+            raise OSError("on purpose")
+        return 0.001
+
+    with pytest.raises(OSError, match="on purpose"):
+        resumed.set_params(learning_rate=fails).fit(X, Y)
+    assert same(resumed.set_params(learning_rate="constant").fit(X, Y), model)
+
+
 def test_without_warm_start_a_checkpoint_is_fitted_anew():
     keep = Keep()
     model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
