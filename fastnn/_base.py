@@ -417,8 +417,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if first_pass:
             theta = self._initialize(units, out_activation, X.dtype, rng)
         else:
-            theta = self._theta(X.dtype)
-            if units != self._units():
+            theta, present_units = self._network(X.dtype)
+            if units != present_units:
                 raise ValueError(
                     f"The network has layers of {[c.shape for c in self.coefs_]}, which does not "
                     f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {X.shape[1]} features and "
@@ -499,10 +499,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _validate(self, X, y, reset):
         # Which validation would take for numbers, and for a target.
-        for name, array, kinds in [("X", X, "mM")] + [("y", y, "mMUS")] * (not is_classifier(self)):
-            dtype = getattr(array, "dtype", None)
-            if getattr(dtype, "kind", "f") in kinds:
-                raise ValueError(f"{name} must be numbers, got an array of {dtype}.")
+        _refuse_kinds("X", X, "mM")
+        if not is_classifier(self):
+            _refuse_kinds("y", y, "mMUS")
         X, y = validate_data(
             self,
             X,
@@ -577,7 +576,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             Read-only views of ``coefs_`` and ``intercepts_``.
         """
         check_is_fitted(self)
-        theta, units = self._theta(), self._units()
+        theta, units = self._network()
         Theta = []
         for (first, last), n_out in zip(
             itertools.pairwise(starts_of(units)), units[1:], strict=True
@@ -612,18 +611,36 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             going_on["_progress"] = progress
             return self._fitted_weights(progress.theta) | copy.deepcopy(going_on)
 
-        called = not incremental
-        return Tasks(self, name, most, attributes, called, X=X, y=y, metadata=metadata)
+        return Tasks(self, name, most, attributes, not incremental, X=X, y=y, metadata=metadata)
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
-        coefs, intercepts = views(theta.copy(), self._units())
+        units = self._units(self.coefs_, self.intercepts_)
+        coefs, intercepts = views(theta.copy(), units)
         self._scaling.fold(coefs, intercepts)
         return {"coefs_": coefs, "intercepts_": intercepts}
 
-    def _units(self):
-        """Units of each layer, the input layer first, by weights that fit each other."""
+    def _network(self, dtype=None):
+        """The flat parameters behind ``coefs_``, and the units of each layer, the input first.
+
+        The parameters are made anew if ``coefs_`` were replaced or unpickled, or are of another
+        type than ``dtype``. What is returned belongs together, whatever other threads do.
+        """
         coefs, intercepts = self.coefs_, self.intercepts_
+        units = self._units(coefs, intercepts)
+        theta = vector_behind(coefs, intercepts)
+        known = theta is not None and theta.dtype in (np.float32, np.float64)
+        if known and dtype in (None, theta.dtype):
+            return theta, units
+        if dtype is None:
+            dtype = np.result_type(*coefs, np.float32)
+            dtype = np.float32 if dtype == np.float32 else np.float64
+        theta = flatten(coefs, intercepts, dtype)
+        self.coefs_, self.intercepts_ = views(theta, units)
+        return theta, units
+
+    def _units(self, coefs, intercepts):
+        """Units of each layer, by weights that fit each other and what was fitted."""
         units = [len(coef) for coef in coefs] + [coefs[-1].shape[-1]]
         shapes = [coef.shape for coef in coefs], [intercept.shape for intercept in intercepts]
         if shapes != (list(itertools.pairwise(units)), [(size,) for size in units[1:]]):
@@ -639,20 +656,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"n_layers_={fitted[2]}."
             )
         return units
-
-    def _theta(self, dtype=None):
-        """The flat parameters behind ``coefs_``, made anew if these were replaced or unpickled."""
-        units = self._units()
-        theta = vector_behind(self.coefs_, self.intercepts_)
-        known = theta is not None and theta.dtype in (np.float32, np.float64)
-        if known and dtype in (None, theta.dtype):
-            return theta
-        if dtype is None:
-            dtype = np.result_type(*self.coefs_, np.float32)
-            dtype = np.float32 if dtype == np.float32 else np.float64
-        theta = flatten(self.coefs_, self.intercepts_, dtype)
-        self.coefs_, self.intercepts_ = views(theta, units)
-        return theta
 
     def _split(self, net, theta, data, kind, target, sample_weight, X, y, rng):
         """Set examples aside; returns the others' rows and the ``Validation`` by these."""
@@ -722,12 +725,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 order="C",
                 reset=False,
             )
-        theta, units = self._theta(), self._units()
+        theta, units = self._network()
         # The wider of the two types, as a NumPy product of X and coefs_ would have.
         dtype = np.result_type(X.dtype, theta.dtype)
         X = _canonical(X.astype(dtype, copy=False))
         theta = theta.astype(dtype, copy=False)
-        if (units[0], starts_of(units)[-1]) != (X.shape[1], theta.size):
+        if units[0] != X.shape[1]:
             raise ValueError("The estimator was fitted to other data while it predicted.")
         activation = check_activations(self.activation, len(units) - 2, self.out_activation_)
         # The loss plays no part in prediction.
@@ -769,7 +772,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             if getattr(self, "validation_scores_", None) is not None:
                 unknown = [np.nan] * len(self.validation_scores_)
                 vars(self).setdefault("validation_loss_curve_", unknown)
-            self._theta()
+            self._network()
 
     def _supports_partial_fit(self):
         if self.solver == "lbfgs":
@@ -783,6 +786,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _refuse_kinds(name, array, kinds):
+    """Raise ValueError where ``array`` has a dtype of one of these kinds."""
+    dtype = getattr(array, "dtype", None)
+    if getattr(dtype, "kind", "f") in kinds:
+        raise ValueError(f"{name} must be numbers, got an array of {dtype}.")
 
 
 def _canonical(X):
