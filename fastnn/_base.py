@@ -630,7 +630,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         units = self._units(coefs, intercepts)
         theta = vector_behind(coefs, intercepts)
         known = theta is not None and theta.dtype in (np.float32, np.float64)
-        if known and dtype in (None, theta.dtype):
+        if known and (dtype is None or dtype == theta.dtype):  # NumPy's float64 == None
             return theta, units
         if dtype is None:
             dtype = np.result_type(*coefs, np.float32)

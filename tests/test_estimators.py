@@ -353,3 +353,17 @@ def test_clone_and_not_fitted():
     assert model.get_params()["n_threads"] == 2
     with pytest.raises(Exception, match="not fitted"):
         model.predict(X_IRIS)
+
+
+@pytest.mark.parametrize("first, then", [(np.float32, np.float64), (np.float64, np.float32)])
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_training_goes_on_with_data_of_another_type(way, first, then):
+    """float64 counted as no type at all, and float32 weights met float64 data in the kernel."""
+    X = X_IRIS.astype(first), X_IRIS.astype(then)
+    model = MLPClassifier(max_iter=3, random_state=0, warm_start=way == "warm_start")
+    if way == "warm_start":
+        model.fit(X[0], Y_IRIS).fit(X[1], Y_IRIS)
+    else:
+        model.partial_fit(X[0], Y_IRIS, classes=np.unique(Y_IRIS)).partial_fit(X[1], Y_IRIS)
+    assert {W.dtype for W in model.coefs_} == {np.dtype(then)}
+    assert np.isfinite(model.predict_proba(X[1])).all()
