@@ -1,6 +1,12 @@
-"""Before any test: matplotlib must not look for a screen, and there are cores enough."""
+"""Before any test: matplotlib must not look for a screen, and there are cores enough.
+
+And what several files of tests share.
+"""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,3 +17,51 @@ os.environ["MPLBACKEND"] = "Agg"
 def eight_cores(monkeypatch):
     """``n_threads`` up to 8 is what it says, also where there are fewer cores."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """``run_python(*arguments, code=0, timeout=300, **environment)``: a fresh interpreter.
+
+    Returns the completed process, which must have ended with ``code``.
+    """
+
+    def run(*arguments, code=0, timeout=300, **environment):
+        result = subprocess.run(
+            # -P: without the repository's root, where kernels/ is, on its path.
+            [sys.executable, "-P", *map(str, arguments)],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+class AfterEpochs:
+    """A callback of scikit-learn: calls ``function(estimator, fitted_estimator)`` after each."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch":
+            self.function(estimator, fitted_estimator)
+
+
+@pytest.fixture(scope="session")
+def after_epochs():
+    return AfterEpochs

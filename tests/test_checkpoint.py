@@ -1,10 +1,6 @@
 """A fit that was killed goes on from its last checkpoint and ends with the identical model."""
 
-import pickle
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -16,7 +12,6 @@ from fastnn import MLPClassifier
 pytest.importorskip("sklearn.callback")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-ROOT = Path(__file__).parents[1]
 X, Y = load_digits(return_X_y=True)
 
 SETTINGS = {
@@ -64,20 +59,14 @@ def same(first, second):
 
 @pytest.mark.parametrize("random_state", [3, "stream"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_path):
+def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_path, run_python):
     stream = "np.random.RandomState(3)" if random_state == "stream" else "3"
     settings = f"dict({SETTINGS[name]!r}, max_iter=14, random_state={stream})"
     expected = MLPClassifier(**eval(settings)).fit(X, Y)
     path = tmp_path / "checkpoint"
     stop = {3: 5, "stream": expected.n_iter_}[random_state]
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, path, settings, str(stop)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr
+    killed = dict(code=-signal.SIGKILL, timeout=120)
+    run_python("-c", PROGRAM, path, settings, stop, **killed)
     model = joblib.load(path)
     assert model.n_iter_ == stop
     model.set_params(warm_start=True).fit(X, Y)
@@ -89,35 +78,29 @@ def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_pat
     assert same(model.fit(X, Y), expected.set_params(warm_start=True).fit(X, Y))
 
 
-class Keep:
-    """Keeps the fitted estimator of one epoch."""
+@pytest.fixture
+def halfway(after_epochs):
+    """A fitted model, and the copy that a callback was given after four of its nine epochs."""
+    kept = []
 
-    def setup(self, estimator, context):
-        pass
+    def keep(estimator, fitted_estimator):
+        if estimator.n_iter_ == 4:
+            kept.append(fitted_estimator.set_callbacks())
 
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
-        if context.task_name == "epoch" and estimator.n_iter_ == 4:
-            self.kept = fitted_estimator.set_callbacks()
+    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(after_epochs(keep))
+    return model.fit(X, Y), *kept
 
 
-def test_a_copy_in_memory_is_of_its_epoch_and_goes_on():
-    keep = Keep()
-    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
-    assert len(keep.kept.loss_curve_) == 4
-    assert same(keep.kept.set_params(warm_start=True).fit(X, Y), model)
+def test_a_copy_in_memory_is_of_its_epoch_and_goes_on(halfway):
+    model, kept = halfway
+    assert len(kept.loss_curve_) == 4
+    assert same(kept.set_params(warm_start=True).fit(X, Y), model)
 
 
-def test_a_resumed_fit_that_fails_can_be_resumed_again():
+def test_a_resumed_fit_that_fails_can_be_resumed_again(halfway):
     """The state in the checkpoint went on to the epoch that failed, the weights did not."""
-    keep = Keep()
-    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
-    resumed = keep.kept.set_params(warm_start=True)
+    model, resumed = halfway
+    resumed.set_params(warm_start=True)
 
     def fails(epoch):
         if epoch == 6:
@@ -129,20 +112,8 @@ def test_a_resumed_fit_that_fails_can_be_resumed_again():
     assert same(resumed.set_params(learning_rate="constant").fit(X, Y), model)
 
 
-def test_without_warm_start_a_checkpoint_is_fitted_anew():
-    keep = Keep()
-    model = MLPClassifier(max_iter=9, random_state=0).set_callbacks(keep).fit(X, Y)
-    refitted = keep.kept.fit(X, Y)
+def test_without_warm_start_a_checkpoint_is_fitted_anew(halfway):
+    model, kept = halfway
+    refitted = kept.fit(X, Y)
     assert same(refitted, model)
     assert refitted.n_iter_ == 9
-
-
-def test_a_model_of_an_older_version_loads_and_goes_on():
-    """Saved before dropout, standardize and others were parameters; the X of its training."""
-    with open(ROOT / "tests" / "data" / "before_dropout.pkl", "rb") as file:
-        saved = pickle.load(file)
-    model, some = saved["model"], (X[:200] / 16).astype(np.float32)
-    assert model.dropout == 0.0
-    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["predict_proba"], rtol=1e-5)
-    model.partial_fit(some, Y[:200])
-    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["after_partial_fit"], rtol=1e-4)

@@ -108,8 +108,8 @@ def test_a_grid_search_in_parallel_finds_the_same(backend):
     assert bits(found.best_estimator_, X) == bits(expected.best_estimator_, X)
 
 
-POOL = """
-import hashlib, multiprocessing, sys, warnings
+FIT = """
+import hashlib, multiprocessing, os, sys, threading, warnings
 from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from fastnn import MLPClassifier
@@ -120,7 +120,9 @@ def fit(seed):
     model = MLPClassifier((7,), max_iter=3, random_state=0, n_threads=1 + seed % 2)
     model.fit(X, X[:, 0] > 0)
     return hashlib.sha1(b"".join(a.tobytes() for a in model.coefs_)).hexdigest()
+"""
 
+POOL = """
 if __name__ == "__main__":
     expected = [fit(seed) for seed in range(6)]
     for method in sys.argv[1:]:
@@ -130,23 +132,24 @@ if __name__ == "__main__":
 """
 
 
-def run_script(tmp_path, text, *arguments):
-    path = tmp_path / "script.py"
-    path.write_text(text)
-    return subprocess.run(
-        [sys.executable, "-P", path, *arguments], capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def run_script(tmp_path, run_python):
+    """Run ``FIT`` and what follows from a file, which new processes can import."""
+
+    def run(text, *arguments):
+        path = tmp_path / "script.py"
+        path.write_text(FIT + text)
+        run_python(path, *arguments)
+
+    return run
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_process_pools(method, tmp_path):
-    result = run_script(tmp_path, POOL, method)
-    assert result.returncode == 0, result.stderr
+def test_process_pools(method, run_script):
+    run_script(POOL, method)
 
 
-DASK = (
-    POOL.split("if __name__")[0]
-    + """
+DASK = """
 if __name__ == "__main__":
     import dask
     expected = [fit(seed) for seed in range(6)]
@@ -154,19 +157,13 @@ if __name__ == "__main__":
         tasks = [dask.delayed(fit)(seed) for seed in range(6)]
         assert list(dask.compute(*tasks, scheduler=scheduler, num_workers=2)) == expected
 """
-)
 
 
-def test_dask_in_threads_and_processes(tmp_path):
-    result = run_script(tmp_path, DASK)
-    assert result.returncode == 0, result.stderr
+def test_dask_in_threads_and_processes(run_script):
+    run_script(DASK)
 
 
-FORK = (
-    POOL.split("if __name__")[0]
-    + """
-import os, threading
-
+FORK = """
 def fork_and_fit(expected, seed):
     pid = os.fork()
     if pid == 0:
@@ -180,7 +177,7 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 
 # While another thread loads or compiles its first kernel, and then while it trains.
-expected, stop = {}, threading.Event()
+stop = threading.Event()
 def others():
     while not stop.is_set():
         fit(1)
@@ -198,12 +195,10 @@ thread.join()
 for i in range(10):
     fork_and_fit(expected[i % 2], i % 2)
 """
-)
 
 
-def test_forks_before_fits_between_fits_and_during_fits(tmp_path):
-    result = run_script(tmp_path, FORK)
-    assert result.returncode == 0, result.stderr
+def test_forks_before_fits_between_fits_and_during_fits(run_script):
+    run_script(FORK)
 
 
 def runnable_threads(pid):

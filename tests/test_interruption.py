@@ -77,15 +77,7 @@ assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
 ANSWER_SECONDS = 2.0
 
 
-def run(program, *arguments):
-    result = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+QUIET = ["-W", "ignore", "-c"]
 
 
 @pytest.mark.parametrize(
@@ -101,13 +93,15 @@ def run(program, *arguments):
     ],
     ids=str,
 )
-def test_ctrl_c_is_answered_at_once_and_leaves_a_usable_estimator(settings):
-    assert float(run(CTRL_C_IN_FIT, repr(settings))) < ANSWER_SECONDS
+def test_ctrl_c_is_answered_at_once_and_leaves_a_usable_estimator(settings, run_python):
+    result = run_python(*QUIET, CTRL_C_IN_FIT, repr(settings), timeout=200)
+    assert float(result.stdout) < ANSWER_SECONDS
 
 
 @pytest.mark.parametrize("n_threads", ["1", "2"])
-def test_ctrl_c_ends_a_prediction(n_threads):
-    assert float(run(CTRL_C_IN_PREDICT, n_threads)) < ANSWER_SECONDS
+def test_ctrl_c_ends_a_prediction(n_threads, run_python):
+    result = run_python(*QUIET, CTRL_C_IN_PREDICT, n_threads, timeout=200)
+    assert float(result.stdout) < ANSWER_SECONDS
 
 
 def test_sigterm_ends_the_process_at_once():
@@ -153,8 +147,8 @@ small.fit(X, y)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
-def test_memory_that_cannot_be_had_is_a_clean_error():
-    run(MEMORY)
+def test_memory_that_cannot_be_had_is_a_clean_error(run_python):
+    run_python(*QUIET, MEMORY, timeout=200)
 
 
 def fails(*arguments, **settings):
@@ -165,32 +159,23 @@ def late(epoch):
     return fails() if epoch % 5 == 3 else 0.01
 
 
-class Raises:
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        if getattr(estimator, "n_iter_", 0) == 3:
-            fails()
+def in_epoch_3(estimator, fitted_estimator):
+    if estimator.n_iter_ == 3:
+        fails()
 
 
-def with_callback(model):
+def with_rate(model, after_epochs):
+    return model.set_params(learning_rate=late)
+
+
+def with_scorer(model, after_epochs):
+    return model.set_params(scoring=fails, early_stopping=True)
+
+
+def with_callback(model, after_epochs):
     if not hasattr(model, "set_callbacks"):
         pytest.skip("callbacks need scikit-learn 1.9")
-    return model.set_callbacks(Raises())
-
-
-FAULTS = {
-    "a rate that raises": lambda model: model.set_params(learning_rate=late),
-    "a scorer that raises": lambda model: model.set_params(scoring=fails, early_stopping=True),
-    "a callback that raises": with_callback,
-}
+    return model.set_callbacks(after_epochs(in_epoch_3))
 
 
 def state(model):
@@ -198,14 +183,14 @@ def state(model):
 
 
 @pytest.mark.parametrize("before", ["unfitted", "fitted", "partly fitted", "warm"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_exception_leaves_the_estimator_as_it_was(fault, before):
+@pytest.mark.parametrize("with_fault", [with_rate, with_scorer, with_callback])
+def test_an_exception_leaves_the_estimator_as_it_was(with_fault, before, after_epochs):
     model = MLPClassifier((9,), max_iter=8, random_state=0, n_threads=2, batch_size=20)
     if before == "partly fitted":
         model.partial_fit(X, Y, classes=np.arange(10))
     elif before != "unfitted":
         model.set_params(warm_start=before == "warm").fit(X, Y)
-    FAULTS[fault](model)
+    with_fault(model, after_epochs)
     expected = state(model)
     with pytest.raises(OSError, match="on purpose"):
         model.fit(X, Y)

@@ -1,10 +1,5 @@
 """The kernels under NUMBA_BOUNDSCHECK=1, and the small ones without the JIT."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numba import njit
@@ -13,8 +8,6 @@ from fastnn.kernels import activations, losses, rules
 from fastnn.kernels.activations import ACTIVATIONS, N_CONSTANTS
 from fastnn.kernels.losses import LOSSES, loss_constants
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule, n_slots
-
-ROOT = Path(__file__).parents[1]
 
 
 def callable_from_python(kernel):
@@ -34,20 +27,7 @@ NO_CONSTANTS = np.zeros(N_CONSTANTS)
 each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
 
 
-def run(*arguments, **environment):
-    """A fresh interpreter; -P: without the repository's root, where kernels/ is, on its path."""
-    return subprocess.run(
-        [sys.executable, "-P", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def run_pytest(*arguments, **environment):
-    return run("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, **environment)
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +37,9 @@ def bounds_checked(tmp_path_factory):
     return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
 
 
-def test_kernel_tests_pass_with_bounds_checks(bounds_checked):
+def test_kernel_tests_pass_with_bounds_checks(run_python, bounds_checked):
     files = [f"tests/test_{name}.py" for name in ("elementary", "matmul", "network")]
-    result = run_pytest(*files, "-k", "not vectorised", **bounds_checked)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_python(*PYTEST, *files, "-k", "not vectorised", **bounds_checked)
 
 
 # Row 4 is beyond the data, but not beyond the memory: without checks it is read.
@@ -89,20 +68,19 @@ with Trainer(net, np.zeros(3), data, 1, 1) as trainer:
 
 
 @pytest.mark.parametrize("kernel", [GATHER, TRAIN], ids=["leaf", "cached entry"])
-def test_a_row_out_of_range_is_an_error_with_bounds_checks(kernel, bounds_checked):
-    result = run("-c", kernel, **bounds_checked)
-    assert result.returncode == 1
+def test_a_row_out_of_range_is_an_error_with_bounds_checks(kernel, run_python, bounds_checked):
+    result = run_python("-c", kernel, code=1, **bounds_checked)
     assert result.stderr.splitlines()[-1] == "IndexError: index is out of bounds"
 
 
-def test_a_row_out_of_range_is_read_without_bounds_checks():
+def test_a_row_out_of_range_is_read_without_bounds_checks(run_python):
     """The counterpart: it is the mode that finds the error above."""
-    result = run("-c", GATHER, NUMBA_BOUNDSCHECK="0")
+    result = run_python("-c", GATHER, NUMBA_BOUNDSCHECK="0")
     assert result.stdout.split() == ["8.0", "9.0"], result.stderr
 
 
-def test_all_modules_can_be_imported_without_jit():
-    result = run(
+def test_all_modules_can_be_imported_without_jit(run_python):
+    run_python(
         "-W",
         "error",
         "-c",
@@ -112,13 +90,11 @@ def test_all_modules_can_be_imported_without_jit():
         "assert not hasattr(fastnn.kernels.rules.update, 'py_func'), 'the JIT is on'\n",
         NUMBA_DISABLE_JIT="1",
     )
-    assert result.returncode == 0, result.stderr
 
 
-def test_small_kernels_work_without_jit():
+def test_small_kernels_work_without_jit(run_python):
     """The tests below, as Python. elementary and matmul are LLVM code and have no such form."""
-    result = run_pytest(__file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_python(*PYTEST, __file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
 
 
 def close(actual, expected):

@@ -1,15 +1,9 @@
 """Other x86 machines, without AVX-512 or AVX: kernel tests pass, results agree within bounds."""
 
-import os
 import platform
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="describes x86 processors"
@@ -47,19 +41,6 @@ np.savez(sys.argv[1], vector=VECTOR_BYTES, probability=model.predict_proba(X / 1
 BOUNDS = {"probability": 1e-12, "weights": 1e-12, "values": 1e-12, "single": 1e-5}
 
 
-def run(*arguments, **environment):
-    result = subprocess.run(
-        [sys.executable, "-P", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result
-
-
 @pytest.fixture(scope="module", params=MACHINES)
 def machine(request, tmp_path_factory):
     """Environment of a process that compiles for another machine: (name, environment)."""
@@ -72,18 +53,18 @@ def machine(request, tmp_path_factory):
     }
 
 
-def test_all_kernel_tests_pass(machine):
+def test_all_kernel_tests_pass(run_python, machine):
     files = [f"tests/test_{name}.py" for name in ("elementary", "matmul", "network")]
     # Whether loops became vectors is asked of this machine alone.
     options = ["-q", "-p", "no:cacheprovider", "-k", "not vectorised"]
-    result = run("-m", "pytest", *files, *options, **machine[1])
+    result = run_python("-m", "pytest", *files, *options, timeout=600, **machine[1])
     assert " passed" in result.stdout
 
 
-def test_results_agree(machine, tmp_path):
+def test_results_agree(run_python, machine, tmp_path):
     name, environment = machine
-    run("-c", PROGRAM, tmp_path / "here.npz")
-    run("-c", PROGRAM, tmp_path / "there.npz", **environment)
+    run_python("-c", PROGRAM, tmp_path / "here.npz", timeout=600)
+    run_python("-c", PROGRAM, tmp_path / "there.npz", timeout=600, **environment)
     here, there = np.load(tmp_path / "here.npz"), np.load(tmp_path / "there.npz")
     assert there["vector"] == {"SSE2": 16, "AVX2": 32}[name]
     for key, bound in BOUNDS.items():

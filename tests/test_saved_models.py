@@ -3,8 +3,6 @@
 import io
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -140,7 +138,7 @@ print(errors)
 
 
 @pytest.mark.parametrize("way", ["pickle", "joblib", "skops"])
-def test_damaged_files_are_errors_at_most(way, tmp_path):
+def test_damaged_files_are_errors_at_most(way, tmp_path, run_python):
     model = MLPClassifier(**SETTINGS, random_state=0).partial_fit(X, Y, classes=np.arange(10))
     path = tmp_path / "model"
     if way == "pickle":
@@ -149,14 +147,19 @@ def test_damaged_files_are_errors_at_most(way, tmp_path):
         joblib.dump(model, path)
     else:
         path.write_bytes(skops.io.dumps(model))
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", DAMAGED, path, way],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr
+    result = run_python("-c", DAMAGED, path, way, timeout=200)
     assert int(result.stdout) > 20
+
+
+def test_a_model_of_an_older_version_loads_and_goes_on():
+    """Saved before dropout, standardize and others were parameters; the X of its training."""
+    with open(Path(__file__).parent / "data" / "before_dropout.pkl", "rb") as file:
+        saved = pickle.load(file)
+    model, some = saved["model"], X.astype(np.float32)
+    assert model.dropout == 0.0
+    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["predict_proba"], rtol=1e-5)
+    model.partial_fit(some, Y)
+    np.testing.assert_allclose(model.predict_proba(some[:5]), saved["after_partial_fit"], rtol=1e-4)
 
 
 def test_fastnn_itself_does_not_pickle():
