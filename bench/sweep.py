@@ -30,6 +30,7 @@ SECTIONS = {
     "grid": sweep_usage.grid,
     "memory": sweep_usage.memory,
     "coldstart": sweep_usage.coldstart,
+    "contention": sweep_usage.contention,
 }
 
 

@@ -3,6 +3,7 @@
 A section returns its tables, ``(title, header, rows)`` each, and all that the JSON file takes.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+import joblib
+
 from .cases import Case
+from .peers import PEERS
 from .report import number, times
 from .session import Worker, alternate
-from .tasks import prepare_grid, prepare_memory, prepare_predict, save_data
+from .tasks import prepare_grid, prepare_memory, prepare_on_one_core, prepare_predict, save_data
 
 _BASE = ("fastnn", "scikit-learn")
 
@@ -144,3 +148,82 @@ def _run_python(program, cache):
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _busy_processes(n):
+    """A block beside which ``n`` processes compute without end."""
+    spin = [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"]
+    processes = []
+    try:
+        for _ in range(n):
+            processes.append(subprocess.Popen(spin, stdout=subprocess.PIPE))
+        for process in processes:
+            process.stdout.readline()  # until it spins
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def contention(settings):
+    """Fits beside four busy processes per core, and eight threads on one core."""
+    case = Case("n", 10_000, 100, (100,), 2, 200)
+    epochs = case.epochs(settings.session.seconds)
+    beside, raw_beside = _beside_busy_processes(settings.session, case, epochs)
+    tables, raw = [beside], {"epochs": epochs, "busy processes": raw_beside}
+    if hasattr(os, "sched_setaffinity"):
+        on_one_core, raw["one core"] = _on_one_core(settings.session, case, epochs)
+        tables.append(on_one_core)
+    return tables, raw
+
+
+def _beside_busy_processes(session, case, epochs):
+    labels = {"1 thread": 1, "own choice": None}
+    tasks = {
+        label: session.worker(label).task(PEERS["fastnn"].prepare, case._replace(threads=threads))
+        for label, threads in labels.items()
+    }
+    for task in tasks.values():
+        task.run(1)  # compiles
+    cores = joblib.cpu_count()
+    n_busy = 4 * cores
+    alone, beside = ({label: [] for label in tasks} for _ in range(2))
+    for _ in range(session.rounds):
+        _add_times(alone, tasks, epochs)
+        with _busy_processes(n_busy):
+            _add_times(beside, tasks, epochs)
+    session.drop_tasks()
+    # One thread of n_busy + 1 gets so much of the cores.
+    fair = median(alone["1 thread"]) * (n_busy + 1) / cores
+    rows = [
+        [label, *(number(1e3 * t / epochs) for t in (solo, busy, fair)), times(busy / fair)]
+        for label, solo, busy in ((x, median(alone[x]), median(beside[x])) for x in tasks)
+    ]
+    header = ["", "alone ms", "beside ms", "fair ms", "of the fair share"]
+    title = f"ms per epoch of {case.shape} beside {n_busy} busy processes, {cores} cores; goal 1.5x"
+    return (title, header, rows), {"n": n_busy, "cores": cores, "alone": alone, "beside": beside}
+
+
+def _add_times(seconds, tasks, *arguments):
+    for label, each in alternate(tasks, 1, *arguments)[0].items():
+        seconds[label] += each
+
+
+def _on_one_core(session, case, epochs):
+    tasks = {
+        f"n_threads={threads}": session.worker(f"one core, {threads}").task(
+            prepare_on_one_core, case._replace(threads=threads)
+        )
+        for threads in (1, 8)
+    }
+    for task in tasks.values():
+        task.run(1)
+    seconds, _ = alternate(tasks, session.rounds, epochs)
+    session.drop_tasks()
+    one, eight = (median(each) for each in seconds.values())
+    row = [case.shape, *(number(1e3 * t / epochs) for t in (one, eight)), times(eight / one)]
+    title = "ms per epoch in a process that may use one core only; goal 1.3x"
+    return (title, ["", *(f"{label} ms" for label in tasks), "8 to 1"], [row]), seconds

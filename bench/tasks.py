@@ -1,12 +1,13 @@
 """What workers do for the sections on prediction, grid search and memory."""
 
+import os
 import sys
 
 import joblib
 import numpy as np
 
 from .cases import CASES, make_data
-from .peers import parameters, torch_network
+from .peers import parameters, prepare_fastnn, torch_network
 
 
 def _classifier(library):
@@ -79,6 +80,12 @@ def prepare_grid(library, backend, max_iter):
         return float(np.mean(search.cv_results_["mean_test_score"]))
 
     return run
+
+
+def prepare_on_one_core(case):
+    """As fastnn's ``prepare``, after this process was confined to one core."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return prepare_fastnn(case)
 
 
 def _peak_bytes():

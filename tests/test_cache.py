@@ -359,3 +359,26 @@ def test_two_versions_side_by_side_share_a_folder(tiny, tmp_path):
         assert weighed(run(other, WEIGH, NUMBA_CACHE_DIR=folder), -6.0)
     assert cached(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
     assert cached(run(other, WEIGH, NUMBA_CACHE_DIR=folder))
+
+
+def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, expected, tmp_path):
+    other = shutil.copytree(warm, tmp_path / "other")
+    rename(
+        other / "fastnn" / "kernels" / "activations.py",
+        "return type(z)(0) if z <= type(z)(0) else z\n",
+        "return type(z)(0) if z <= type(z)(0) else z * type(z)(2)\n",
+    )
+    folder = str(tmp_path / "cache")
+    body = (
+        "from fastnn.kernels.train import train\n"
+        + "result['cached'] = train.is_cached('float32')\n"
+        + FIT
+        + "result['weights'] = fit('float32')\n"
+    )
+    first, edited = (run(site, body, NUMBA_CACHE_DIR=folder) for site in (warm, other))
+    assert first == {"cached": False, "weights": expected["float32"], "warnings": []}
+    assert not edited["cached"]
+    assert edited["weights"] != first["weights"]
+    for site, before in ((warm, first), (other, edited)):
+        again = run(site, body, NUMBA_CACHE_DIR=folder)
+        assert again == {**before, "cached": True}

@@ -217,6 +217,7 @@ def runnable_threads(pid):
 SEARCH = """
 import sys, warnings
 import joblib, numpy as np
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from fastnn import MLPClassifier
 warnings.simplefilter("ignore")
@@ -227,6 +228,10 @@ model.fit(X[:500], y[:500])
 print("ready", flush=True)
 if sys.argv[1] == "one fit":
     model.set_params(max_iter=60).fit(X, y)
+elif sys.argv[1] == "dask":
+    import dask
+    tasks = [dask.delayed(model.fit)(X, y) for model in [clone(model) for _ in range(9)]]
+    dask.compute(*tasks, scheduler="threads", num_workers=joblib.cpu_count())
 else:
     with joblib.parallel_backend(sys.argv[1], n_jobs=joblib.cpu_count()):
         GridSearchCV(model, {"alpha": [1e-5, 1e-4, 1e-3]}, cv=3).fit(X, y)
@@ -234,7 +239,7 @@ else:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("backend", ["one fit", "loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("backend", ["one fit", "loky", "threading", "multiprocessing", "dask"])
 def test_no_more_threads_run_than_there_are_cores_and_one(backend, tmp_path):
     path = tmp_path / "search.py"
     path.write_text(SEARCH)
