@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import gc
+import io
 import os
 import pickle
 import random
@@ -15,6 +16,7 @@ import time
 import warnings
 from pathlib import Path
 
+import joblib
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
@@ -26,8 +28,22 @@ SOLVERS = ["adam", "sgd", "adamw", "nadam", "rmsprop", "adagrad", "lbfgs"]
 MOST_GROWTH = 0.5
 
 
-def one_round(draw, X, y):
-    """One estimator's life."""
+def by_pickle(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def by_joblib(model):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+def one_round(draw, X, y, shared):
+    """One estimator's life, and a bit of that of ``shared``, which all threads train."""
+    # A new fit now and then, as losses are kept.
+    (shared.fit if draw.random() < 0.02 else shared.partial_fit)(X, y)
+    assert np.isfinite(shared.predict_proba(X)).all()
     make = draw.choice([MLPClassifier, MLPRegressor])
     solver = draw.choice(SOLVERS)
     model = make(
@@ -42,10 +58,10 @@ def one_round(draw, X, y):
     )
     X = X.astype(draw.choice([np.float32, np.float64]))
     if draw.random() < 0.3:
-        X = sp.csr_array(X * (X > 0))
+        X = draw.choice([sp.csr_array, sp.csc_array])(X * (X > 0))
     model = clone(model).fit(X, y)
     expected = model.predict(X)
-    model = pickle.loads(pickle.dumps(model))
+    model = draw.choice([by_pickle, by_joblib])(model)
     assert np.array_equal(model.predict(X), expected)
     if solver != "lbfgs" and not model.early_stopping:
         model.partial_fit(X, y)
@@ -72,6 +88,7 @@ def main():
     rng = np.random.default_rng(0)
     X, errors, rounds = rng.standard_normal((600, 20)), [], [0] * options.threads
     y = (X[:, 0] > 0).astype(int)
+    shared = MLPClassifier((20,), max_iter=3, random_state=0).fit(X, y)
     seconds = 60 * options.minutes
     end = time.monotonic() + seconds
 
@@ -79,7 +96,7 @@ def main():
         draw = random.Random(i)
         try:
             while time.monotonic() < end and not errors:
-                one_round(draw, X, y)
+                one_round(draw, X, y, shared)
                 rounds[i] += 1
         except BaseException as error:
             errors.append(error)

@@ -1,9 +1,13 @@
 """How many threads, and the helpers that run a kernel beside the calling thread."""
 
 import ctypes
+import itertools
 import multiprocessing
+import operator
 import os
 import threading
+import weakref
+from _thread import start_new_thread
 
 import joblib
 import numba
@@ -128,49 +132,68 @@ def _leave_core(core):
         pass
 
 
+def _help(kernel, arguments, core, sync, errors, gone):
+    """What a helper thread does: a kernel, until it is done or ``sync[ABORT]`` is set."""
+    try:
+        _leave_core(core)
+        kernel(*arguments)
+    except BaseException as error:
+        errors.append(error)
+        sync[ABORT] = 1  # the others may wait for this thread: let them go
+    finally:
+        gone.release()
+
+
 class Helpers:
     """Threads 1 .. n_threads - 1 of a kernel, each of which calls ``kernel(*arguments, thread)``.
 
     A context manager: on leaving it, those that were started are told to go, by ``sync[ABORT]``,
-    and awaited.
+    and awaited, whenever Ctrl-C comes. As it may come while a thread starts, when no one would know
+    whether there is one, they are started and awaited by C functions alone, from ``list.extend`` to
+    ``start_new_thread``: Python handles no signal between the start of a thread and the note of it.
     """
 
     def __init__(self, n_threads, kernel, *arguments, sync):
-        self._sync = sync
-        self._error = None
-        self._core = None
-        self._threads = [
-            threading.Thread(
-                target=self._help, args=(kernel, *arguments, thread), name="fastnn", daemon=True
-            )
-            for thread in range(1, n_threads)
-        ]
+        self._kernel, self._sync = kernel, sync
+        self._arguments = [(*arguments, thread) for thread in range(1, n_threads)]
+        self._present = []  # a lock for each helper, which it releases when it goes
+        self._started, self._gone, self._errors = [], [], []
+        self._let_go = None
 
     def __enter__(self):
         return self
 
     def start(self):
         """Start them, if that has not been done. Inside the context, whatever interrupts it."""
-        if self._core is None:
-            self._core = _getcpu() or 0
-            for thread in self._threads:
-                thread.start()
+        if self._let_go is not None:
+            return
+        # For a Ctrl-C that comes before the first line of __exit__.
+        self._let_go = weakref.finalize(self, self._sync.__setitem__, ABORT, 1)
+        core = _getcpu() or 0
+        self._present = [threading.Lock() for _ in self._arguments]
+        for lock in self._present:
+            lock.acquire()
+        tasks = [
+            (self._kernel, arguments, core, self._sync, self._errors, lock)
+            for arguments, lock in zip(self._arguments, self._present, strict=True)
+        ]
+        self._started.extend(map(start_new_thread, itertools.repeat(_help), tasks))
 
     def __exit__(self, *exception):
         self._sync[ABORT] = 1
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-
-    def _help(self, kernel, *arguments):
-        try:
-            _leave_core(self._core)
-            kernel(*arguments)
-        except BaseException as error:
-            self._error = error
-            self._sync[ABORT] = 1  # the others may wait for this thread: let them go
+        interrupt = None
+        while len(self._gone) < len(self._started):
+            waiting = self._present[len(self._gone) : len(self._started)]
+            try:
+                self._gone.extend(map(operator.methodcaller("acquire"), waiting))
+            except BaseException as error:  # what a signal's handler raises: not before all is done
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+        if self._let_go is not None:
+            self._let_go.detach()
 
     def check(self):
         """Raise what a helper has raised."""
-        if self._error is not None:
-            raise self._error
+        if self._errors:
+            raise self._errors[0]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from traceback import walk_stack
 
 import pytest
 
@@ -43,7 +44,7 @@ def run_python():
 
 
 class AfterEpochs:
-    """A callback of scikit-learn: calls ``function(estimator, fitted_estimator)`` after each."""
+    """A callback of scikit-learn: ``function(estimator, fitted_estimator)`` after each epoch."""
 
     def __init__(self, function):
         self.function = function
@@ -58,10 +59,21 @@ class AfterEpochs:
         pass
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator):
-        if context.task_name == "epoch":
+        if context.task_name in ("epoch", "iteration"):
             self.function(estimator, fitted_estimator)
 
 
 @pytest.fixture(scope="session")
 def after_epochs():
     return AfterEpochs
+
+
+@pytest.fixture(scope="session")
+def n_helpers():
+    """``n_helpers()``: the number of threads that help a fit or a prediction at present."""
+
+    def count():
+        stacks = [walk_stack(frame) for frame in sys._current_frames().values()]
+        return sum("_help" in {frame.f_code.co_name for frame, _ in stack} for stack in stacks)
+
+    return count

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +47,7 @@ def in_16_threads(work, n):
         return list(pool.map(work, range(n)))
 
 
-def test_200_rounds_in_16_threads_give_the_serial_bits():
+def test_200_rounds_in_16_threads_give_the_serial_bits(n_helpers):
     serial = [fit_case(i) for i in range(len(CASES))]
     fitted = [clone(model).fit(X, y) for model, X, y in CASES]
 
@@ -58,7 +57,7 @@ def test_200_rounds_in_16_threads_give_the_serial_bits():
         return bits(fitted[i % len(CASES)], CASES[i % len(CASES)][1])
 
     assert in_16_threads(work, 200) == [serial[i % len(CASES)] for i in range(200)]
-    assert not [thread for thread in threading.enumerate() if thread.name == "fastnn"]
+    assert n_helpers() == 0
 
 
 def test_fits_of_one_estimator_take_turns():

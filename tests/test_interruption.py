@@ -5,8 +5,8 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
+from _thread import start_new_thread
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ with warnings.catch_warnings(record=True) as caught:
 print(time.perf_counter() - sent[0])
 assert [str(w.message) for w in caught] == ["Training interrupted by user."], caught
 assert np.isfinite(model.predict_proba(X[:10])).all()
-assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+assert len(sys._current_frames()) == 1  # threads
 """
 )
 
@@ -69,7 +69,7 @@ try:
         model.predict(np.repeat(X, 5, axis=0))
 except KeyboardInterrupt:
     print(time.perf_counter() - sent[0])
-assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+assert len(sys._current_frames()) == 1  # threads
 """
 )
 
@@ -118,7 +118,7 @@ def test_sigterm_ends_the_process_at_once():
 
 
 MEMORY = """
-import resource, threading, warnings
+import resource, sys, warnings
 import numpy as np
 import fastnn
 from fastnn import MLPClassifier
@@ -140,7 +140,14 @@ for hidden in [(30_000,), (9000, 9000), (20_000, 20_000)]:
             tried += 1
         assert not hasattr(model, "coefs_")
 assert tried == 9
-assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+# Few weights, but a mini-batch that needs 1024 rows of scratch for each of these layers.
+model = MLPClassifier([7] + [30_000, 3] * 20, batch_size="full")
+try:
+    model.fit(X, y)
+except MemoryError:
+    tried += 1
+assert tried == 10 and not hasattr(model, "coefs_")
+assert len(sys._current_frames()) == 1  # threads
 assert (small.predict_proba(X) == expected).all()
 small.fit(X, y)
 """
@@ -184,7 +191,7 @@ def state(model):
 
 @pytest.mark.parametrize("before", ["unfitted", "fitted", "partly fitted", "warm"])
 @pytest.mark.parametrize("with_fault", [with_rate, with_scorer, with_callback])
-def test_an_exception_leaves_the_estimator_as_it_was(with_fault, before, after_epochs):
+def test_an_exception_leaves_the_estimator_as_it_was(with_fault, before, after_epochs, n_helpers):
     model = MLPClassifier((9,), max_iter=8, random_state=0, n_threads=2, batch_size=20)
     if before == "partly fitted":
         model.partial_fit(X, Y, classes=np.arange(10))
@@ -198,7 +205,7 @@ def test_an_exception_leaves_the_estimator_as_it_was(with_fault, before, after_e
     if before == "unfitted":
         with pytest.raises(NotFittedError):
             check_is_fitted(model)
-    assert "fastnn" not in [thread.name for thread in threading.enumerate()]
+    assert n_helpers() == 0
 
 
 def test_a_failed_partial_fit_changes_nothing():
@@ -215,14 +222,112 @@ def test_a_failed_partial_fit_changes_nothing():
 
 
 def test_threads_that_cannot_be_started(monkeypatch):
-    def start(thread):
+    def start(function, arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("threading.Thread.start", start)
+    monkeypatch.setattr("fastnn._threads.start_new_thread", start)
     model = MLPClassifier((9,), n_threads=2, max_iter=3)
     with pytest.raises(RuntimeError, match="start new thread"):
         model.fit(X, Y)
     assert not hasattr(model, "coefs_")
+
+
+def test_a_helper_that_cannot_be_started_does_not_leave_the_others_behind(monkeypatch, n_helpers):
+    started = []
+
+    def start_one(function, arguments):
+        started.append(function)
+        if len(started) % 2 == 0:
+            raise RuntimeError("can't start new thread")
+        return start_new_thread(function, arguments)
+
+    fitted = MLPClassifier((9,), n_threads=3, max_iter=3, random_state=0).fit(X, Y)
+    expected, weights = fitted.predict_proba(X), state(fitted)
+    model = MLPClassifier((9,), n_threads=3, max_iter=3)
+    with monkeypatch.context() as patched:
+        patched.setattr("fastnn._threads.start_new_thread", start_one)
+        for failing in (lambda: model.fit(X, Y), lambda: fitted.predict_proba(X)):
+            with pytest.raises(RuntimeError, match="start new thread"):
+                failing()
+            assert n_helpers() == 0
+    assert len(started) == 4 and not hasattr(model, "coefs_")
+    assert state(fitted) == weights
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+    model.fit(X, Y)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "rmsprop"])
+def test_a_rate_that_raises_in_the_fourth_partial_fit(solver, n_helpers):
+    model = MLPClassifier((9,), solver=solver, random_state=0, learning_rate=late, n_threads=2)
+    for _ in range(3):
+        model.partial_fit(X, Y, classes=np.arange(10))
+    expected = state(model)
+    for _ in range(2):
+        with pytest.raises(OSError, match="on purpose"):
+            model.partial_fit(X, Y)
+        assert state(model) == expected
+    assert n_helpers() == 0
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_callback_that_raises_in_lbfgs(warm_start, after_epochs):
+    model = MLPClassifier((9,), solver="lbfgs", max_iter=8, random_state=0, warm_start=warm_start)
+    expected = state(with_callback(model.fit(X, Y), after_epochs))
+    with pytest.raises(OSError, match="on purpose"):
+        model.fit(X, Y)
+    assert state(model) == expected
+
+
+STORM = """
+import pickle, random, signal, sys, traceback, warnings
+import joblib
+import numpy as np
+import fastnn
+from fastnn import MLPClassifier
+joblib.cpu_count = lambda *_, **__: 8
+fastnn.warmup(["float64"])
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).standard_normal((4000, 20))
+y = X[:, 0] > 0
+# As Ctrl-C is handled, but from a timer: it hits preparations and the end of a fit, too.
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+def state(model):
+    return pickle.dumps({k: v for k, v in vars(model).items() if k not in model.get_params()})
+
+interrupted = 0
+for i in range(300):
+    draw = random.Random(i)
+    model = MLPClassifier(
+        (30,),
+        solver=draw.choice(["adam", "sgd", "lbfgs"]),
+        n_threads=draw.choice([1, 2, 3]),
+        max_iter=draw.choice([3, 50]),
+        standardize=draw.random() < 0.5,
+        batch_size=draw.choice(["auto", "full"]),
+        warm_start=draw.random() < 0.7,
+        random_state=0,
+    )
+    if draw.random() < 0.5:
+        model.fit(X, y)
+    before = state(model)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, 0.03))
+        model.fit(X, y)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt as error:
+        if "_fit" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]:
+            interrupted += 1
+            assert state(model) == before, i
+    if hasattr(model, "coefs_"):
+        assert np.isfinite(model.predict_proba(X[:10])).all(), i
+    assert len(sys._current_frames()) == 1, i  # threads
+assert interrupted > 5
+"""
+
+
+def test_ctrl_c_at_any_moment_leaves_the_old_state_or_a_usable_one(run_python):
+    run_python(*QUIET, STORM)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
