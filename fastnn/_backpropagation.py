@@ -15,10 +15,10 @@ from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
     check_is_fitted,
-    validate_data,
 )
 
 from ._activations import check_activations
+from ._inputs import checked_data, checked_examples
 from ._training import make_net
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
@@ -253,11 +253,11 @@ def _of_estimator(estimator, X, y):
     out = estimator.out_activation_
     functions = check_activations(estimator.activation, len(units) - 2, out)
     if y is None:
-        X = validate_data(estimator, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        return _dense(X), None, Theta, make_net(units, functions, out, "squared_error")
+        net = make_net(units, functions, out, "squared_error")
+        return _dense(checked_examples(estimator, X)), None, Theta, net
     _check_derivatives([*functions, out])
     estimator.warm_start = False  # for which y would have to have all the classes
-    X, y = estimator._validate(X, y, reset=False)
+    X, y = checked_data(estimator, X, y, reset=False)
     kind, target = estimator._encode(y, incremental=True)
     loss, out, settings = estimator._loss_and_output(kind)
     net = make_net(units, functions, out, loss, **settings)

@@ -3,13 +3,12 @@
 import copy
 import inspect
 import itertools
+import sys
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
-from sklearn.base import BaseEstimator, is_classifier
-from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     Options,
@@ -18,15 +17,13 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_is_fitted,
-    indexable,
-    validate_data,
 )
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
 from ._given_weights import checked_init, with_weights
+from ._inputs import checked_data, checked_examples, checked_weight, hidden_units
 from ._one_at_a_time import turn
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
@@ -40,7 +37,7 @@ from ._training import (
     make_net,
     predict,
 )
-from ._validation import Validation
+from ._validation import by_a_part, by_given_examples
 from .kernels.layout import flatten, starts_of, vector_behind, views
 from .kernels.rules import SOLVERS
 
@@ -375,10 +372,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
-        hidden = self.hidden_layer_sizes
-        hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
-        if np.any(np.array(hidden) <= 0):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        hidden = hidden_units(self.hidden_layer_sizes)
         if self.early_stopping and incremental and self.solver != "lbfgs":
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.early_stopping and self.weight_average is not None and self.solver != "lbfgs":
@@ -396,11 +390,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
 
         given = X, y, sample_weight
-        X, y = self._validate(X, y, reset=first_pass)
+        X, y = checked_data(self, X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)
         n_samples = X.shape[0]
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        sample_weight = checked_weight(sample_weight, X)
         rng = check_random_state(self.random_state)
         # Of a copy that a callback was given in the middle of a fit.
         progress = vars(self).pop("_progress", None)
@@ -413,7 +406,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
         dropout = self._check_dropout(len(hidden))
         n_outputs = self._n_outputs(kind, target)
-        units = [X.shape[1], *(int(size) for size in hidden), n_outputs]
+        units = [X.shape[1], *hidden, n_outputs]
         if first_pass:
             theta = self._initialize(units, out_activation, X.dtype, rng)
         else:
@@ -455,12 +448,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 self._optimizer.go_on(theta)
                 train_rows = validation = None
                 if X_val is not None:
-                    validation = self._given_validation(
-                        net, theta, kind, X_val, y_val, sample_weight_val
+                    validation = by_given_examples(
+                        self, net, theta, kind, X_val, y_val, sample_weight_val
                     )
                 elif self.early_stopping:
-                    train_rows, validation = self._split(
-                        net, theta, data, kind, target, sample_weight, given[0], y, rng
+                    train_rows, validation = by_a_part(
+                        self, net, theta, data, kind, target, sample_weight, given[0], y, rng
                     )
                 self._prepare_history(first_pass, validation is not None)
                 with self._tasks("epoch", self.max_iter, progress, given, incremental) as tasks:
@@ -497,28 +490,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         return [float(rate) for rate in rates]
 
-    def _validate(self, X, y, reset):
-        # Which validation would take for numbers, and for a target.
-        _refuse_kinds("X", X, "mM")
-        if not is_classifier(self):
-            _refuse_kinds("y", y, "mMUS")
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return _canonical(X), y
-
     def _initialize(self, units, out_activation, dtype, rng):
         """Set the initial weights and reset the fitted attributes."""
+        n_weights = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(units))
+        if n_weights > sys.maxsize // 8:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} and {units[0]} features make "
+                f"{n_weights} weights, but at most {sys.maxsize // 8} have an address."
+            )
         self.n_iter_ = 0
         self.t_ = 0
         self.n_layers_ = len(units)
@@ -657,78 +636,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         return units
 
-    def _split(self, net, theta, data, kind, target, sample_weight, X, y, rng):
-        """Set examples aside; returns the others' rows and the ``Validation`` by these."""
-        # A column, so that an error names the classes as scikit-learn's does.
-        stratify = target.astype(bool).reshape(-1, 1) if kind == "binary" else None
-        train, test = train_test_split(
-            np.arange(len(target)),
-            random_state=rng,
-            test_size=self.validation_fraction,
-            stratify=stratify,
-        )
-        if len(test) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of "
-                "your dataset."
-            )
-        weight = None if sample_weight is None else sample_weight[test]
-        if self.scoring in (None, "loss"):
-            X = y = None
-        else:
-            X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-        return train, Validation(
-            self,
-            lambda: predict(net, theta, data, test, self.n_threads),
-            net,
-            theta,
-            kind,
-            target[test],
-            weight,
-            X,
-            y,
-        )
-
-    def _given_validation(self, net, theta, kind, X, y, sample_weight):
-        """The ``Validation`` by the examples that were given to ``fit`` for it."""
-        given = X, y
-        try:
-            X, y = self._validate(X, y, reset=False)
-            target = self._encode_more(y)
-            X = X.astype(theta.dtype, copy=False)
-            if sample_weight is not None:
-                sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-            X, target = self._scaling.transform(X, target)
-        except ValueError as error:
-            raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
-        data, rows = make_data(X), np.arange(X.shape[0])
-        return Validation(
-            self,
-            lambda: predict(net, theta, data, rows, self.n_threads),
-            net,
-            theta,
-            kind,
-            target,
-            sample_weight,
-            *given,
-        )
-
     def _outputs(self, X):
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""
-        if not self._needs_no_validation(X):
-            check_is_fitted(self)
-            X = validate_data(
-                self,
-                X,
-                accept_sparse=["csr", "csc"],
-                dtype=(np.float64, np.float32),
-                order="C",
-                reset=False,
-            )
+        X = checked_examples(self, X)
         theta, units = self._network()
         # The wider of the two types, as a NumPy product of X and coefs_ would have.
         dtype = np.result_type(X.dtype, theta.dtype)
-        X = _canonical(X.astype(dtype, copy=False))
+        X = X.astype(dtype, copy=False)
         theta = theta.astype(dtype, copy=False)
         if units[0] != X.shape[1]:
             raise ValueError("The estimator was fitted to other data while it predicted.")
@@ -736,25 +650,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         # The loss plays no part in prediction.
         net = make_net(units, activation, self.out_activation_, "squared_error")
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
-
-    def _needs_no_validation(self, X):
-        """Whether validation would give X back as it is, without a warning.
-
-        It takes most of the time that a few rows take to predict.
-        """
-        if not (
-            type(X) is np.ndarray
-            and X.ndim == 2
-            and X.dtype in (np.float64, np.float32)
-            and X.flags.c_contiguous
-            and X.size > 0
-            and X.shape[1] == getattr(self, "n_features_in_", None)
-            and not hasattr(self, "feature_names_in_")
-            and hasattr(self, "coefs_")
-        ):
-            return False
-        with np.errstate(over="ignore", invalid="ignore"):
-            return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
 
     def __getstate__(self):
         # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
@@ -786,21 +681,3 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _refuse_kinds(name, array, kinds):
-    """Raise ValueError where ``array`` has a dtype of one of these kinds."""
-    dtype = getattr(array, "dtype", None)
-    if getattr(dtype, "kind", "f") in kinds:
-        raise ValueError(f"{name} must be numbers, got an array of {dtype}.")
-
-
-def _canonical(X):
-    """CSR with ascending, unique column indices (a copy if need be), or X itself if dense."""
-    if not sp.issparse(X):
-        return X
-    X = sp.csr_array(X) if X.format == "csr" else X.tocsr()
-    if not X.has_canonical_format:
-        X = X.copy()
-        X.sum_duplicates()
-    return X

@@ -4,7 +4,12 @@ import copy
 
 import numpy as np
 from sklearn.metrics import check_scoring
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import indexable
 
+from ._inputs import checked_data, checked_weight
+from ._training import make_data, predict
 from .kernels.evaluate import losses
 from .kernels.losses import CROSS_ENTROPY
 
@@ -75,3 +80,60 @@ class Validation:
         present = copy.copy(estimator)
         vars(present).update(estimator._fitted_weights(self._theta))
         return float(self._scorer(present, self._X, self._y, **weight)), loss
+
+
+def by_given_examples(estimator, net, theta, kind, X, y, sample_weight):
+    """The ``Validation`` by the examples that were given to ``fit`` for it."""
+    given = X, y
+    try:
+        X, y = checked_data(estimator, X, y, reset=False)
+        target = estimator._encode_more(y)
+        X = X.astype(theta.dtype, copy=False)
+        sample_weight = checked_weight(sample_weight, X)
+        X, target = estimator._scaling.transform(X, target)
+    except ValueError as error:
+        raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
+    data, rows = make_data(X), np.arange(X.shape[0])
+    return Validation(
+        estimator,
+        lambda: predict(net, theta, data, rows, estimator.n_threads),
+        net,
+        theta,
+        kind,
+        target,
+        sample_weight,
+        *given,
+    )
+
+
+def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rng):
+    """Set training examples aside; returns the others' rows and the ``Validation`` by these."""
+    # A column, so that an error names the classes as scikit-learn's does.
+    stratify = target.astype(bool).reshape(-1, 1) if kind == "binary" else None
+    train, test = train_test_split(
+        np.arange(len(target)),
+        random_state=rng,
+        test_size=estimator.validation_fraction,
+        stratify=stratify,
+    )
+    if len(test) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of "
+            "your dataset."
+        )
+    weight = None if sample_weight is None else sample_weight[test]
+    if estimator.scoring in (None, "loss"):
+        X = y = None
+    else:
+        X, y = (_safe_indexing(a, test) for a in indexable(X, y))
+    return train, Validation(
+        estimator,
+        lambda: predict(net, theta, data, test, estimator.n_threads),
+        net,
+        theta,
+        kind,
+        target[test],
+        weight,
+        X,
+        y,
+    )

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import sklearn.neural_network as sk
+from sklearn.exceptions import NotFittedError
 
 from fastnn import MLPClassifier, MLPRegressor
 
@@ -31,7 +33,10 @@ def regressor(**settings):
 
 NUMBERS = [None, "much", [1], 1j, np.nan]
 OUTSIDE = {
-    "hidden_layer_sizes": [0, -1, (3, 0), (-2,), "wide", None],
+    "hidden_layer_sizes": [
+        *(0, -1, (3, 0), (-2,), "wide", None, 3.5, (3.5,), (3.0,), ("3",), ((3, 3),), (None,)),
+        *((np.nan,), {"a": 1}),
+    ],
     "activation": ["rely", None, 3, ["relu", "relu"], ("relu", 2), ("elu", "k")],
     "solver": ["newton", None, 1, ["adam"]],
     "alpha": [-1e-9, *NUMBERS],
@@ -65,21 +70,45 @@ OUTSIDE = {
     "scoring": ["applause", 3],
     "weight_average": [0, -1, 0.0, 1.0, 1.5, "all"],
 }
-PARAMETERS = [(name, value) for name, values in OUTSIDE.items() for value in values]
+OF_THE_CLASSIFIER = {
+    "loss": ["hinge", "poisson", None, 3],
+    "class_weight": ["fair", 3, (1, 2)],
+    "label_smoothing": [-0.1, 1.0, *NUMBERS],
+    "threshold": [-0.1, 1.1, *NUMBERS],
+}
+OF_THE_REGRESSOR = {
+    "loss": ["hinge", "log_loss", "cross_entropy", None, 3],
+    "quantile": [0.0, 1.0, -0.5, "median", None, [0.9, 0.1], [0.5, 0.5], [], [[0.5]]],
+    "huber_delta": [0.0, -1.0, *NUMBERS],
+    "standardize_target": ["yes", 2, None],
+}
+PARAMETERS = [
+    (make, name, value)
+    for make, own in ((classifier, OF_THE_CLASSIFIER), (regressor, OF_THE_REGRESSOR))
+    for name, values in {**OUTSIDE, **own}.items()
+    for value in values
+]
 
 
-@pytest.mark.parametrize("name, value", PARAMETERS, ids=str)
-def test_a_parameter_out_of_range_or_of_another_type(name, value):
+@pytest.mark.parametrize(
+    "make, name, value",
+    PARAMETERS,
+    ids=[f"{make.__name__}-{name}-{value!r}" for make, name, value in PARAMETERS],
+)
+def test_a_parameter_out_of_range_or_of_another_type(make, name, value):
     settings = {name: value, **({"early_stopping": True} if name == "scoring" else {})}
+    if name == "quantile":
+        settings["loss"] = "quantile"
     with pytest.raises((ValueError, TypeError)) as error:
-        classifier(**settings).fit(X, Y)
+        make(**settings).fit(X, Y)
     message = str(error.value)
     assert name in message
-    shown = [
-        repr(value),
-        str(value),
-        *([repr(part) for part in value if part] if isinstance(value, (list, tuple)) else []),
-    ]
+    shown = [repr(value)]
+    if isinstance(value, tuple):
+        shown.append(repr(list(value)))
+    if name in ("activation", "scoring"):  # which name the function that is wrong
+        shown += [str(value)]
+        shown += [repr(part) for part in value] if isinstance(value, (list, tuple)) else []
     assert any(text in message for text in shown)
 
 
@@ -89,7 +118,17 @@ def broken(value, at=(3, 1)):
     return changed
 
 
+def as_objects(array):
+    """With NumPy's own scalars."""
+    found = np.empty(array.shape, object)
+    for place in np.ndindex(array.shape):
+        found[place] = array[place]
+    return found
+
+
 WEIGHT = np.ones(40)
+FRAME = pd.DataFrame(X, columns=list("abcd"))
+DATES = np.arange(160).reshape(40, 4).astype("M8[s]")
 FITS = {
     "NaN": (classifier(), broken(np.nan), Y, {}, "X contains NaN"),
     "infinity": (classifier(), broken(np.inf), Y, {}, "X contains infinity"),
@@ -101,6 +140,31 @@ FITS = {
     "text": (classifier(), np.full((40, 4), "a"), Y, {}, "could not convert string"),
     "objects": (classifier(), np.full((40, 4), object()), Y, {}, "float"),
     "dates": (classifier(), X.astype("M8[D]"), Y, {}, "X must be numbers"),
+    "time spans": (classifier(), X.astype("m8[s]"), Y, {}, "X must be numbers.*timedelta64"),
+    "dates in a list": (classifier(), X.astype("M8[D]").tolist(), Y, {}, "datetime"),
+    "NumPy dates in a list": (classifier(), [list(r) for r in DATES], Y, {}, "X must be numbers"),
+    "NumPy dates as objects": (classifier(), as_objects(DATES), Y, {}, "X must be numbers"),
+    "a column of dates": (classifier(), FRAME.assign(a=DATES[:, 0]), Y, {}, "X must be numbers"),
+    "columns of dates": (classifier(), pd.DataFrame(DATES), Y, {}, "X must be numbers"),
+    "dates of a zone": (
+        classifier(),
+        FRAME.assign(a=pd.date_range("2020", periods=40, tz="UTC")),
+        Y,
+        {},
+        "X must be numbers.*UTC",
+    ),
+    "a column of text": (classifier(), FRAME.assign(a="x"), Y, {}, "could not convert string"),
+    "missing values": (
+        classifier(),
+        FRAME.astype("Float64").where(FRAME > -1),
+        Y,
+        {},
+        "X contains NaN",
+    ),
+    "rows of different lengths": (classifier(), [[1, 2], [3]], [0, 1], {}, "inhomogeneous"),
+    "sparse NaN": (classifier(), sp.csr_array(broken(np.nan)), Y, {}, "X contains NaN"),
+    "sparse infinity": (regressor(), sp.csc_array(broken(np.inf)), Z, {}, "X contains infinity"),
+    "sparse complex": (classifier(), sp.csr_array(X * 1j), Y, {}, "Complex data not supported"),
     "complex": (classifier(), X * 1j, Y, {}, "Complex data not supported"),
     "None": (classifier(), None, Y, {}, "Expected 2D array|None"),
     "y of other length": (classifier(), X, Y[:-1], {}, "inconsistent numbers of samples"),
@@ -108,22 +172,93 @@ FITS = {
     "y of NaN": (regressor(), X, np.full(40, np.nan), {}, "y contains NaN"),
     "y of infinity": (regressor(), X, np.full(40, np.inf), {}, "y contains infinity"),
     "y of text": (regressor(), X, np.full(40, "a"), {}, "y must be numbers"),
+    "y of text in a list": (regressor(), X, ["a"] * 40, {}, "y must be numbers"),
+    "y of digits in a list": (regressor(), X, ["1"] * 40, {}, "y must be numbers"),
+    "y of text as objects": (regressor(), X, np.full(40, "a", object), {}, "convert string"),
+    "y of bytes": (regressor(), X, np.full(40, b"a"), {}, "y must be numbers"),
+    "y of dates": (regressor(), X, DATES[:, 0], {}, "y must be numbers"),
+    "y of dates in a series": (regressor(), X, pd.Series(DATES[:, 0]), {}, "y must be numbers"),
+    "y of None": (regressor(), X, [None] * 40, {}, "y contains NaN"),
+    "y of complex": (regressor(), X, Z * 1j, {}, "Complex data not supported"),
+    "y without columns": (regressor(), X, np.zeros((40, 0)), {}, "0 feature"),
+    "y of three dimensions": (regressor(), X, np.zeros((40, 2, 2)), {}, "dim 3"),
+    "sparse y": (regressor(), X, sp.csr_array(Z[:, None]), {}, "Sparse data was passed for y"),
+    "labels of NaN": (classifier(), X, np.full(40, np.nan), {}, "y contains NaN"),
+    "labels of two types": (classifier(), X, np.array([1, "a"] * 20, object), {}, "label type"),
+    "several labels of classes": (classifier(), X, np.stack([Y, Y], 1), {}, "Multioutput"),
     "continuous classes": (classifier(), X, Z, {}, "Unknown label type"),
     "negative counts": (regressor(loss="poisson"), X, Z, {}, "(?i)poisson|negative|>="),
     "weights of other length": (classifier(), X, Y, {"sample_weight": [1, 2]}, "sample_weight"),
-    "weights of NaN": (classifier(), X, Y, {"sample_weight": WEIGHT * np.nan}, "NaN"),
-    "weights of infinity": (classifier(), X, Y, {"sample_weight": WEIGHT * np.inf}, "infinity"),
+    "weights of NaN": (
+        classifier(),
+        X,
+        Y,
+        {"sample_weight": WEIGHT * np.nan},
+        "sample_weight contains NaN",
+    ),
+    "weights of infinity": (
+        classifier(),
+        X,
+        Y,
+        {"sample_weight": WEIGHT * np.inf},
+        "sample_weight contains inf",
+    ),
     "weights in a table": (classifier(), X, Y, {"sample_weight": X}, "Sample weights must be 1D"),
+    "no weight at all": (
+        classifier(),
+        X,
+        Y,
+        {"sample_weight": WEIGHT * 0},
+        "non-zero|add up to zero",
+    ),
+    "weights of X_val of NaN": (
+        classifier(),
+        X,
+        Y,
+        {"X_val": X, "y_val": Y, "sample_weight_val": WEIGHT * np.nan},
+        "sample_weight contains NaN",
+    ),
+    "weights of X_val alone": (classifier(), X, Y, {"sample_weight_val": WEIGHT}, "X_val"),
+    "y_val alone": (classifier(), X, Y, {"y_val": Y}, "X_val and y_val"),
+    "X_val of NaN": (classifier(), X, Y, {"X_val": broken(np.nan), "y_val": Y}, "X_val.*NaN"),
+    "y_val of other length": (classifier(), X, Y, {"X_val": X, "y_val": Y[1:]}, "y_val"),
     "X_val alone": (classifier(), X, Y, {"X_val": X}, "X_val and y_val"),
     "X_val of other width": (classifier(), X, Y, {"X_val": X[:, :2], "y_val": Y}, "X_val"),
     "y_val of other labels": (classifier(), X, Y, {"X_val": X, "y_val": Y + 9}, "y_val"),
-    "too few to set aside": (classifier(early_stopping=True), X[:3], Y[:3], {}, "."),
+    "too few to set aside": (
+        regressor(early_stopping=True),
+        X[:8],
+        Z[:8],
+        {},
+        "validation set is too small.*validation_fraction",
+    ),
+    "one row to set aside": (
+        regressor(early_stopping=True),
+        X[:1],
+        Z[:1],
+        {},
+        "n_samples=1.*train set will be empty",
+    ),
+    "too few of a class to set aside": (
+        classifier(early_stopping=True),
+        X[:3],
+        [0, 0, 1],
+        {},
+        "classes in y have only 1 member",
+    ),
     "two billion columns": (
         classifier(),
         sp.csr_array(([1.0], ([0], [2**31 + 5])), shape=(40, 2**31 + 9)),
         Y,
         {},
-        "indices|columns|features|allocate|int32",
+        "2\\*\\*31 columns.*int32; got 2147483657",
+    ),
+    "two billion columns and no hidden layer": (
+        regressor(hidden_layer_sizes=()),
+        sp.coo_array(([1.0], ([0], [2**31])), shape=(40, 2**31 + 1)).tocsr(),
+        Z,
+        {},
+        "int32; got 2147483649",
     ),
 }
 
@@ -138,8 +273,30 @@ def test_a_fit_that_cannot_be_says_why(case):
 
 @pytest.mark.parametrize("size", [2**40, 10**12])
 def test_layers_that_no_memory_holds(size):
-    with pytest.raises((ValueError, MemoryError)):
-        classifier(hidden_layer_sizes=(size,)).fit(X, Y)
+    model = classifier(hidden_layer_sizes=(size,))
+    with pytest.raises(MemoryError, match="TiB"):
+        model.fit(X, Y)
+    assert not hasattr(model, "coefs_")
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2**62,), (2**63,), (2**64,), 10**30, (2**31, 2**31), (2**32, 2**32)], ids=str
+)
+def test_the_number_of_weights_does_not_wrap(sizes):
+    """It did: 2**62 units made three weights."""
+    model = classifier(hidden_layer_sizes=sizes)
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=.* weights, but at most"):
+        model.fit(X, Y)
+    assert not hasattr(model, "coefs_")
+
+
+def test_wide_layers_and_wide_sparse_rows():
+    rows = sp.csr_array(([1.0, 2.0], ([0, 1], [5, 69_999])), shape=(2, 70_000))
+    model = regressor().fit(rows, [1.0, -1.0])
+    alone = regressor().fit(rows.toarray(), [1.0, -1.0])
+    np.testing.assert_allclose(weights(model), weights(alone), rtol=1e-12, atol=1e-15)
+    wide = regressor(hidden_layer_sizes=(70_000,)).fit(X[:2], Z[:2])
+    assert np.isfinite(wide.predict(X)).all()
 
 
 FITTED = {
@@ -161,6 +318,12 @@ def test_a_fitted_estimator_takes_only_what_it_was_fitted_to(case, method):
     arguments = (given, Y[:n]) if method == "partial_fit" else (given,)
     with pytest.raises(ValueError, match=message):
         getattr(model, method)(*arguments)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "score"])
+def test_what_is_not_fitted_does_not_predict(method):
+    with pytest.raises(NotFittedError, match="not fitted"):
+        getattr(classifier(), method)(*((X, Y) if method == "score" else (X,)))
 
 
 def test_other_feature_names_and_classes():
@@ -236,6 +399,12 @@ def duplicated(array):
     return sp.csr_array((values[order], twice[1][order], ends), shape=array.shape)
 
 
+def explicit_zeros(array):
+    rows = sp.csr_array(np.ones_like(array))
+    rows.data = array.ravel().copy()
+    return rows
+
+
 def wide_indices(array):
     rows = sp.csr_array(array)
     rows.indices, rows.indptr = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
@@ -266,6 +435,7 @@ SPARSE = {
     "unsorted": unsorted,
     "duplicates": duplicated,
     "64-bit indices": wide_indices,
+    "explicit zeros": explicit_zeros,
 }
 
 
@@ -335,20 +505,42 @@ def test_weights_of_one_are_no_weights(weight):
     np.testing.assert_allclose(weights(found), weights(classifier().fit(X, Y)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("sign", [np.where(np.arange(40) == 3, -1.0, 1.0), -WEIGHT])
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_negative_weights_are_those_of_sklearn(make, sign, solver):
+    y = Y if make is classifier else Z
+    theirs = sk.MLPClassifier if make is classifier else sk.MLPRegressor
+    expected = theirs(**SETTINGS, solver=solver).fit(X, y, sample_weight=sign)
+    model = make(solver=solver).fit(X, y, sample_weight=sign)
+    np.testing.assert_allclose(weights(model), weights(expected), rtol=1e-6, atol=1e-9)
+
+
 def test_examples_without_weight_do_not_count():
     weight = (np.arange(40) < 30).astype(float)
     model = classifier(batch_size="full", shuffle=False).fit(X, Y, sample_weight=weight)
     alone = classifier(batch_size="full", shuffle=False).fit(X[:30], Y[:30])
     np.testing.assert_allclose(weights(model), weights(alone), rtol=1e-9)
-    with pytest.raises(ValueError, match="at least one non-zero"):
-        classifier().fit(X, Y, sample_weight=np.zeros(40))
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("weight", [np.zeros(40), np.resize([1.0, -1.0], 40)], ids=["0", "1 - 1"])
+def test_weights_without_a_sum_have_no_mean(weight, solver):
+    """scikit-learn before 1.8 takes zeros; of weights that cancel there is a ZeroDivisionError."""
+    model = classifier(solver=solver)
+    with pytest.raises(ValueError, match=r"(?i)sample.weights? must (not add up to zero|contain)"):
+        model.fit(X, Y, sample_weight=weight)
+    assert not hasattr(model, "coefs_")
 
 
 def test_one_row_and_one_class():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert regressor().fit(X[:1], Z[:1]).predict(X[:1]).shape == (1,)
-        assert (classifier().fit(X, np.full(40, 7)).predict(X) == 7).all()
+        model = classifier().fit(X, np.full(40, 7))
+        assert (model.predict(X) == 7).all()
+        theirs = sk.MLPClassifier(**SETTINGS).fit(X, np.full(40, 7))
+        np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
 
 
 def contents(*arrays):
@@ -372,3 +564,38 @@ def test_inputs_are_never_written_to(container, standardize):
     model.partial_fit(given, y, sample_weight=weight).predict(given)
     regressor(solver="lbfgs", standardize=standardize).fit(given, y, sample_weight=weight)
     assert contents(*inputs) == before
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+def test_given_weights_are_never_written_to(T):
+    model = regressor().fit(X, Z)
+    coefs, intercepts = ([a.astype(T) for a in b] for b in (model.coefs_, model.intercepts_))
+    before = contents(*coefs, *intercepts)
+    regressor(init=(coefs, intercepts), standardize=True).fit(X.astype(T), Z)
+    given = MLPRegressor.from_weights(coefs, intercepts, random_state=0)
+    given.partial_fit(X.astype(T), Z).predict(X)
+    given.set_params(warm_start=True, max_iter=2).fit(X.astype(T), Z)
+    assert contents(*coefs, *intercepts) == before
+
+
+@pytest.mark.parametrize(
+    "labels", [Y, Y.astype(str), Y.astype(str).astype(object), np.eye(3, dtype=int)[Y]]
+)
+def test_labels_are_never_written_to(labels):
+    before = labels.tolist()
+    classifier(label_smoothing=0.1).fit(X, labels, X_val=X, y_val=labels).predict(X)
+    assert labels.tolist() == before
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_a_float32_network_goes_on_with_float64(method):
+    model = regressor(warm_start=True).fit(X.astype(np.float32), Z)
+    getattr(model, method)(X, Z)
+    assert model.coefs_[0].dtype == np.float64
+
+
+@pytest.mark.parametrize("given", [DATES, as_objects(DATES), pd.DataFrame(DATES)])
+def test_dates_are_refused_by_predict_as_by_fit(given):
+    model = classifier().fit(X, Y)
+    with pytest.raises(ValueError, match="X must be numbers"):
+        model.predict(given)
