@@ -244,7 +244,7 @@ FITS = {
         X[:3],
         [0, 0, 1],
         {},
-        "classes in y have only 1 member",
+        "only 1 member",
     ),
     "two billion columns": (
         classifier(),
