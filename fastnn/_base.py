@@ -104,8 +104,9 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     max_fun : int, default=15000
         Maximum number of loss evaluations of 'lbfgs'.
     n_threads : int or None, default=None
-        Number of threads. None: as many as pay off for the size of the network and mini-batch,
-        within what the process may use. The results do not depend on it, to the last bit.
+        Number of threads, within what the process may use: fewer while other programs are in the
+        way. None: as many as pay off for the size of the network and mini-batch. The results do
+        not depend on it, to the last bit.
     {more_parameters}
     out_activation : str, (str, float) or None, default=None
         Activation function of the output layer; None is the one that belongs to the loss.

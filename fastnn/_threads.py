@@ -1,6 +1,5 @@
 """How many threads, and the helpers that run a kernel beside the calling thread."""
 
-import ctypes
 import itertools
 import multiprocessing
 import operator
@@ -47,14 +46,6 @@ def choose_n_threads(n_threads, operations):
     return max(1, min(worth, joblib.cpu_count(), numba.config.NUMBA_NUM_THREADS))
 
 
-try:
-    _getcpu = ctypes.CDLL(None).sched_getcpu  # the core that runs this thread
-except (AttributeError, OSError, TypeError):  # not on Linux
-
-    def _getcpu():
-        return None
-
-
 class Pace:
     """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
 
@@ -63,8 +54,10 @@ class Pace:
 
     Parameters
     ----------
-    choices : list of int
-        The numbers of threads to choose from: one, or two.
+    most : int
+        The number of threads to choose, if it is not one.
+    wanted : bool
+        Whether the user asked for ``most``: it is the choice until it has proved to be worse.
     guess : float
         Examples per second, until the first slice is timed.
     """
@@ -73,14 +66,22 @@ class Pace:
     TRIAL_SECONDS = 0.002
     # Until the choice is questioned: soon at first, as a short trial may have been disturbed.
     FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
+    # Of the time, for trials. One is dear where a helper has to wait for its turn on a busy core.
+    MOST_LOST = 0.03
+    # Slices on several threads end when they have taken so many times as long as expected.
+    PATIENCE = 2
 
-    def __init__(self, choices, guess):
-        self._speeds = dict.fromkeys(choices, guess)
-        self._trials = sorted(choices, reverse=True) if len(choices) > 1 else []
+    def __init__(self, most, wanted, guess):
+        self._speeds = {most: guess}
+        self._trials = []
+        if most > 1:
+            self._speeds[1] = 0.0 if wanted else guess
+            self._trials = [] if wanted else [most, 1]
         self._tried = [0, 0.0]  # examples and seconds of the trial that goes on
+        self._spent = [0, 0.0]  # of this trial and those before it, with the slices to warm up
         self._last = None  # number of threads of the last slice
         self._since_trials = 0.0
-        self._between_trials = self.FIRST_SECONDS
+        self._between_trials = self._least_between = self.FIRST_SECONDS
 
     def next_slice(self):
         """Number of threads, and of examples, of the next slice."""
@@ -88,15 +89,22 @@ class Pace:
         if self._since_trials > self._between_trials and len(self._speeds) > 1:
             self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
             self._since_trials = 0.0
-            self._between_trials = min(2 * self._between_trials, self.MOST_SECONDS)
         if self._trials:
             n_threads = self._trials[0]
             return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
         return best, self._speeds[best] * self.SLICE_SECONDS
 
+    @property
+    def limit(self):
+        """Seconds after which the next slice is to end early if it goes on several threads."""
+        return self.PATIENCE * (self.TRIAL_SECONDS if self._trials else self.SLICE_SECONDS)
+
     def record(self, n_threads, examples, seconds):
         """Note how long a slice took."""
         speed = examples / max(seconds, 1e-9)
+        if self._trials:
+            self._spent[0] += examples
+            self._spent[1] += seconds
         if n_threads != self._last and (self._trials or seconds < self.SLICE_SECONDS / 2):
             # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
             # the next slice should be, otherwise nothing if it was short.
@@ -110,32 +118,51 @@ class Pace:
             self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
             if self._tried[1] > self.TRIAL_SECONDS / 2:
                 self._trials.pop(0)
+                if not self._trials:
+                    self._end_trials()
         else:
-            # Half of the news: a single slice may have been interrupted.
+            # Half of the news, as a single slice may have been interrupted, unless it is very bad.
             self._last = n_threads
-            self._speeds[n_threads] = (self._speeds[n_threads] + speed) / 2
+            believed = 1.0 if seconds > self.limit else 0.5
+            self._speeds[n_threads] += believed * (speed - self._speeds[n_threads])
             self._since_trials += seconds
 
+    def _end_trials(self):
+        examples, seconds = self._spent
+        lost = seconds - examples / max(self._speeds.values())
+        self._between_trials = max(self._least_between, lost / self.MOST_LOST)
+        self._least_between = min(2 * self._least_between, self.MOST_SECONDS)
+        self._spent = [0, 0.0]
 
-def _leave_core(core):
-    """Have this thread moved to another core than ``core``, from where it may move as it likes.
+
+def _core_of(thread):
+    """The core on which a thread of this process, by its native identifier, runs or ran last."""
+    with open(f"/proc/self/task/{thread}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[36])
+
+
+def _leave_to(caller):
+    """Keep this thread, which lives for one fit, off the core on which the thread ``caller`` runs.
 
     Linux starts a thread on its parent's core and takes tens of milliseconds to spread them: as
-    long as a fit, and long enough to find two threads slower than one.
+    long as a fit, and long enough to find two threads slower than one. Where it was allowed back at
+    once, it came back in half of the fits, when it waited for Python's lock.
     """
     try:
-        cores = os.sched_getaffinity(0)  # 0 is the calling thread
-        if cores - {core}:
-            os.sched_setaffinity(0, cores - {core})
-            os.sched_setaffinity(0, cores)
-    except (AttributeError, OSError):  # not there, or not allowed
+        cores = os.sched_getaffinity(0)  # 0 is this thread
+        for _ in range(3):
+            core = _core_of(caller)
+            os.sched_setaffinity(0, cores - {core} or cores)
+            if core == _core_of(caller):  # the caller may be moved just now
+                break
+    except (AttributeError, OSError):  # not Linux, or not allowed
         pass
 
 
-def _help(kernel, arguments, core, sync, errors, gone):
+def _help(kernel, arguments, caller, sync, errors, gone):
     """What a helper thread does: a kernel, until it is done or ``sync[ABORT]`` is set."""
     try:
-        _leave_core(core)
+        _leave_to(caller)
         kernel(*arguments)
     except BaseException as error:
         errors.append(error)
@@ -169,12 +196,12 @@ class Helpers:
             return
         # For a Ctrl-C that comes before the first line of __exit__.
         self._let_go = weakref.finalize(self, self._sync.__setitem__, ABORT, 1)
-        core = _getcpu() or 0
+        caller = threading.get_native_id()
         self._present = [threading.Lock() for _ in self._arguments]
         for lock in self._present:
             lock.acquire()
         tasks = [
-            (self._kernel, arguments, core, self._sync, self._errors, lock)
+            (self._kernel, arguments, caller, self._sync, self._errors, lock)
             for arguments, lock in zip(self._arguments, self._present, strict=True)
         ]
         self._started.extend(map(start_new_thread, itertools.repeat(_help), tasks))

@@ -28,6 +28,7 @@ from .kernels.layout import (
     SAVE_ACTIVATIONS,
     SAVE_INPUTS,
     SAVE_NOTHING,
+    SECONDS,
     THREADS,
     UPDATES,
     Data,
@@ -217,9 +218,7 @@ class Trainer:
         most_threads = choose_n_threads(n_threads, operations * batch_size)
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
-        self._pace = Pace(
-            sorted({1 if n_threads is None else most_threads, most_threads}), 2e9 / operations
-        )
+        self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
         self._theta, self._batch_size = theta, int(batch_size)
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
@@ -275,11 +274,13 @@ class Trainer:
             last = min(last, n)
             orders.integers[FIRST], orders.integers[LAST] = first, last
             orders.integers[THREADS] = n_threads
+            orders.numbers[SECONDS] = self._pace.limit
             started = time.perf_counter()
             if n_threads > 1:
                 self._helpers.start()
             self._kernel(*self._arguments, 0)
             self._helpers.check()
+            last = int(orders.integers[LAST])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
         return orders.numbers[LOSS] / n

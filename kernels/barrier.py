@@ -6,15 +6,18 @@ Every thread runs the same kernel on its part of the work (SPMD). ``sync`` is a 
 ``ARRIVALS``      arrivals at barriers since the threads began; a barrier waits for its number
 ``STARTED``       slices of an epoch begun so far; helpers wait for the next
 ``ABORT``         set by Python when a thread failed or is done: every wait ends, with False
+``LAST_BARRIER``  arrivals at the barrier at which a slice ends early, as its time is over
 ================  ============================================================================
 
 Waiting spins for a few microseconds, the usual length of a wait; then it gives the core away with
 every look; then it sleeps, ever longer. Cores may be oversubscribed or throttled by a quota:
-spinning on would keep the very thread that is waited for from running.
+spinning on would keep the very thread that is waited for from running. There each barrier may take
+as long as another program may keep a core, which is why slices end when their time is over.
 """
 
 import platform
 import sys
+import time
 
 import numpy as np
 from llvmlite import ir
@@ -24,7 +27,7 @@ from numba.extending import intrinsic
 
 from .jit import leaf, shared
 
-ARRIVALS, STARTED, ABORT = 0, 16, 32  # on different pairs of cache lines
+ARRIVALS, STARTED, ABORT, LAST_BARRIER = 0, 16, 32, 33  # on different pairs of cache lines
 SYNC_SIZE = 48
 
 _SPINS = 500
@@ -104,6 +107,27 @@ _yield_core = _system_call(_YIELD)
 _sleep = _system_call(_SLEEP)
 
 
+@intrinsic
+def nanoseconds(typingctx):
+    """The time of a clock that never goes back; on Windows it advances in steps of some 16 ms."""
+
+    def codegen(context, builder, signature, args):
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        if sys.platform == "win32":
+            function_type, name = ir.FunctionType(i64, []), "GetTickCount64"
+            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            return builder.mul(builder.call(function, []), ir.Constant(i64, 1_000_000))
+        function_type = ir.FunctionType(i32, [i32, i64.as_pointer()])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "clock_gettime")
+        timespec = cgutils.alloca_once(builder, i64, 2)
+        builder.call(function, [ir.Constant(i32, time.CLOCK_MONOTONIC), timespec])
+        seconds = builder.load(timespec)
+        rest = builder.load(builder.gep(timespec, [ir.Constant(i32, 1)]))
+        return builder.add(builder.mul(seconds, ir.Constant(i64, 1_000_000_000)), rest)
+
+    return types.int64(), codegen
+
+
 @leaf
 def _at(sync, index):
     return np.intp(sync.ctypes.data) + np.intp(index * 8)
@@ -134,6 +158,18 @@ def wait_for_all(sync, arrivals):
     """Arrive, and wait until there were ``arrivals`` arrivals; False means: leave."""
     _atomic_add(_at(sync, ARRIVALS), 1)
     return _wait(sync, ARRIVALS, arrivals)
+
+
+@leaf
+def let_slice_end(sync, arrivals):
+    """Before the arrival at a barrier, by one thread: the slice ends there."""
+    sync[LAST_BARRIER] = arrivals
+
+
+@leaf
+def slice_ends(sync, arrivals):
+    """After the barrier of so many arrivals, the same for all threads: whether to end there."""
+    return sync[LAST_BARRIER] == arrivals
 
 
 @leaf

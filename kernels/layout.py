@@ -106,7 +106,8 @@ class Orders(NamedTuple):
 
 
 # The slice: examples rows[FIRST:LAST] of the epoch's rows[:END], on so many threads. Mini-batches
-# begin at multiples of BATCH_SIZE; a slice begins and ends with one, or with a block in one.
+# begin at multiples of BATCH_SIZE; a slice begins and ends with one, or with a block in one. On
+# several threads it ends after about so many SECONDS: LAST is also where it has ended.
 FIRST, LAST, END, BATCH_SIZE, THREADS = range(5)
 # Both ways: number of updates, and of arrivals at barriers, so far.
 UPDATES, ARRIVED = 5, 6
@@ -115,7 +116,8 @@ CODE, N_INTEGERS = 7, 8
 LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
 # Both ways: sum of the loss of each example; the same of the mini-batch that is not complete, and
 # the weight of all its examples.
-LOSS, BATCH_LOSS, BATCH_WEIGHT, N_NUMBERS = 7, 8, 9, 10
+LOSS, BATCH_LOSS, BATCH_WEIGHT = 7, 8, 9
+SECONDS, N_NUMBERS = 10, 11
 
 
 def new_orders(batch_size):

@@ -7,7 +7,15 @@ Both are run by every thread with its own ``thread`` number, 0 in the thread tha
 import numpy as np
 
 from .activations import N_CONSTANTS
-from .barrier import new_sync, start_slice, wait_for_all, wait_for_slice
+from .barrier import (
+    let_slice_end,
+    nanoseconds,
+    new_sync,
+    slice_ends,
+    start_slice,
+    wait_for_all,
+    wait_for_slice,
+)
 from .denormals import flush_denormals, restore_denormals
 from .jit import Entry, borrowed, exact, readonly
 from .layout import (
@@ -19,6 +27,7 @@ from .layout import (
     FIRST,
     LAST,
     LOSS,
+    SECONDS,
     THREADS,
     UPDATES,
     Net,
@@ -70,12 +79,14 @@ def _train(net, params, data, rows, orders, work, sync, thread):
     rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
     mode = flush_denormals()
     slices = 0
+    deadline = np.int64(0)
     while True:
         if thread > 0:
             slices += 1
             if not wait_for_slice(sync, slices):
                 return
         elif orders.integers[THREADS] > 1:
+            deadline = nanoseconds() + np.int64(1e9 * orders.numbers[SECONDS])
             start_slice(sync)
 
         n_threads = orders.integers[THREADS]
@@ -208,9 +219,14 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                             update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
                 if n_threads > 1:
                     arrivals += n_threads
+                    if thread == 0 and nanoseconds() > deadline:
+                        let_slice_end(sync, arrivals)
                     if not wait_for_all(sync, arrivals):
                         restore_denormals(mode)
                         return
+                    if slice_ends(sync, arrivals):
+                        last = block + B
+                        break
             if batch_end > last:
                 break  # the rest is for the next slice
             t += 1
@@ -218,6 +234,8 @@ def _train(net, params, data, rows, orders, work, sync, thread):
                 squares = add_in_order(0.0, work.squares, work.squares.size)
                 penalty = 0.5 * rule.alpha * squares
                 loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
+            if batch_end == last:
+                break  # perhaps before its time
         if n_threads > 1:  # the last mini-batches may have been skipped, without a barrier
             arrivals += n_threads
             if not wait_for_all(sync, arrivals):
@@ -226,7 +244,7 @@ def _train(net, params, data, rows, orders, work, sync, thread):
         if thread == 0:
             orders.numbers[LOSS], orders.numbers[BATCH_LOSS] = loss, batch_loss
             orders.numbers[BATCH_WEIGHT] = total_weight
-            orders.integers[UPDATES] = t
+            orders.integers[UPDATES], orders.integers[LAST] = t, last
             orders.integers[ARRIVED] = arrivals
             restore_denormals(mode)
             return

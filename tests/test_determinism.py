@@ -86,6 +86,33 @@ def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypat
         assert bits(MLPClassifier(**settings).fit(X, Y)) == expected
 
 
+@pytest.mark.parametrize("n_threads", [2, 3])
+@pytest.mark.parametrize("batch_size", [40, 2500, "full"])
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+def test_slices_that_end_as_their_time_is_over_give_the_same_bits(
+    clip_norm, batch_size, n_threads, monkeypatch
+):
+    """Where helpers wait for their turn on a busy core."""
+    many, labels, weight = np.tile(X, (8, 1)), np.tile(Y, 8), np.tile(WEIGHT, 8)
+    settings = {"batch_size": batch_size, "clip_norm": clip_norm, "max_iter": 3, "random_state": 0}
+    expected = MLPClassifier((9,), n_threads=1, **settings).fit(many, labels, sample_weight=weight)
+    slices = []
+    monkeypatch.setattr("fastnn._threads.Pace.next_slice", lambda self: (n_threads, 10**6))
+    monkeypatch.setattr("fastnn._threads.Pace.limit", 0.0)
+    monkeypatch.setattr("fastnn._threads.Pace.record", lambda self, *slice: slices.append(slice))
+    model = MLPClassifier((9,), n_threads=n_threads, **settings)
+    model.fit(many, labels, sample_weight=weight)
+    assert bits(model) == bits(expected)
+    assert model.loss_curve_ == expected.loss_curve_
+    # A slice for each mini-batch, or for each block of 1024 of larger ones.
+    size = len(many) if batch_size == "full" else batch_size
+    blocks = -(-size // 1024)
+    assert [done for _, done, _ in slices][:blocks] == [min(1024, size)] * (blocks - 1) + [
+        size - 1024 * (blocks - 1)
+    ]
+    assert sum(done for _, done, _ in slices) == 3 * len(many)
+
+
 def test_slices_that_end_in_skipped_batches_give_the_same_bits(monkeypatch):
     """Helpers once went on reading the rows of a slice after its last barrier."""
     weight = np.where(np.arange(len(X)) // 10 % 3 == 0, 1.0, 0.0)  # two batches of three count not

@@ -13,6 +13,8 @@ def simulate(pace, speeds, seconds):
     spent = dict.fromkeys(speeds, 0.0)
     while sum(spent.values()) < seconds:
         n_threads, examples = pace.next_slice()
+        if n_threads > 1:  # the kernel ends these when their time is over
+            examples = min(examples, pace.limit * speeds[n_threads])
         examples = max(1, int(examples))
         overhead = 1e-4  # of waking, of the call
         spent[n_threads] += examples / speeds[n_threads] + overhead
@@ -20,22 +22,41 @@ def simulate(pace, speeds, seconds):
     return {n_threads: part / sum(spent.values()) for n_threads, part in spent.items()}
 
 
+@pytest.mark.parametrize("wanted", [False, True])
 @pytest.mark.parametrize("guess", [1e2, 1e3])
 @pytest.mark.parametrize("speeds", [{1: 1e6, 2: 1.7e6}, {1: 1e6, 2: 0.5e6}, {1: 1e4, 8: 100.0}])
-def test_most_of_the_time_goes_at_the_better_pace(speeds, guess):
-    shares = simulate(Pace(sorted(speeds), guess), speeds, 2.0)
+def test_most_of_the_time_goes_at_the_better_pace(speeds, guess, wanted):
+    shares = simulate(Pace(max(speeds), wanted, guess), speeds, 3.0)
     assert shares[max(speeds, key=speeds.get)] > 0.9
 
 
-def test_the_pace_follows_the_machine():
-    pace = Pace([1, 2], 1e5)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_pace_follows_the_machine(wanted):
+    pace = Pace(2, wanted, 1e5)
     assert simulate(pace, {1: 1e6, 2: 1.8e6}, 1.0)[2] > 0.9
     assert simulate(pace, {1: 1e6, 2: 0.3e6}, 3.0)[1] > 0.8  # another program took the core
     assert simulate(pace, {1: 1e6, 2: 1.8e6}, 3.0)[2] > 0.8  # and went
 
 
 def test_one_choice_is_always_taken():
-    assert simulate(Pace([3], 1e5), {3: 1e6}, 1.0) == {3: 1.0}
+    assert simulate(Pace(1, False, 1e5), {1: 1e6}, 1.0) == {1: 1.0}
+
+
+def test_as_many_threads_as_asked_for_until_they_prove_slower():
+    pace = Pace(3, True, 1e5)
+    assert simulate(pace, {3: 1e5, 1: 1e6}, pace.FIRST_SECONDS)[3] == 1.0
+    assert simulate(pace, {3: 1e5, 1: 1e6}, 1.0)[1] > 0.9
+
+
+def test_trials_that_are_dear_are_rare():
+    """With busy processes on all cores each trial takes tens of milliseconds."""
+    pace, spent = Pace(2, False, 1e5), {1: 0.0, 2: 0.0}
+    while sum(spent.values()) < 10.0:
+        n_threads, examples = pace.next_slice()
+        seconds = examples / 1e6 if n_threads == 1 else 0.03
+        spent[n_threads] += seconds
+        pace.record(n_threads, examples, seconds)
+    assert 0.01 < spent[2] / 10.0 < 0.04
 
 
 def test_the_number_of_threads_is_what_pays_off(monkeypatch):
