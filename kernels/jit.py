@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import binding as llvm
 from numba import config, njit, typeof
 from numba import types as nb
-from numba.core import cgutils
+from numba.core import caching, cgutils
 from numba.extending import intrinsic
 
 # contract: fused multiply-add; reassoc: sums may use vector lanes; nsz: the sign of zero is free.
@@ -79,6 +79,47 @@ def _warn_once(error):
         )
 
 
+class _ReadOnly:
+    """A folder that cannot be written, but holds this version of a kernel."""
+
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        locator = cls(py_func, py_file)
+        indices = Path(locator.get_cache_path()).glob(f"*.{py_func.__qualname__}-*.nbi")
+        return locator if any(indices) else None
+
+
+class _ReadOnlyInTree(_ReadOnly, caching.InTreeCacheLocator):
+    pass
+
+
+class _ReadOnlyUserProvided(_ReadOnly, caching.UserProvidedCacheLocator):
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        return super().from_function(py_func, py_file) if config.CACHE_DIR else None
+
+
+class _CacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = (
+        caching.UserProvidedCacheLocator,
+        _ReadOnlyUserProvided,
+        caching.InTreeCacheLocator,
+        _ReadOnlyInTree,
+        caching.UserWideCacheLocator,
+    )
+
+
+class _Cache(caching.FunctionCache):
+    """Numba's disk cache, which by itself does not look into folders that it cannot write."""
+
+    _impl_class = _CacheImpl
+
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        # Numba before 0.68 compares the time of the source, which images of containers round.
+        self._cache_file._source_stamp = DIGEST
+
+
 class Entry:
     """A kernel that Python calls: one function per dtype, each with exactly one signature.
 
@@ -130,7 +171,7 @@ class Entry:
         collecting = gc.isenabled()
         gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
         try:
-            dispatcher.enable_caching()
+            dispatcher._cache = _Cache(function)
             dispatcher.compile(signature)
         except Exception as error:  # no writable place, a full disk; damaged files raise anything
             _warn_once(error)

@@ -75,8 +75,23 @@ for dtype in ("float32", "float64"):
 """
 
 
-def run(site, *bodies, **environment):
-    """What one new process for each body prints, all at once, with the package in ``site``."""
+def with_mounts(commands):
+    """What to put before a command for it to see other file systems than all others do."""
+    if not commands:
+        return []
+    script = " && ".join([*commands, 'exec "$@"'])
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+
+
+def read_only(folder):
+    return f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+
+
+def run(site, *bodies, mounts=(), **environment):
+    """What one new process for each body prints, all at once, with the package in ``site``.
+
+    ``mounts`` are shell commands that mount file systems for this process alone.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -86,7 +101,7 @@ def run(site, *bodies, **environment):
     for body in bodies:
         indented = "".join(f"    {line}\n" for line in body.splitlines())
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM.format(body=indented)],
+            [*with_mounts(mounts), sys.executable, "-P", "-c", PROGRAM.format(body=indented)],
             cwd=site,
             env={**kept, "PYTHONPATH": str(site), **environment},
             stdout=subprocess.PIPE,
@@ -382,3 +397,60 @@ def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, ex
     for site, before in ((warm, first), (other, edited)):
         again = run(site, body, NUMBA_CACHE_DIR=folder)
         assert again == {**before, "cached": True}
+
+
+@pytest.fixture(scope="module")
+def mountable(tmp_path_factory):
+    """Skip where a user may not mount."""
+    command = [*with_mounts([read_only(tmp_path_factory.mktemp("disk"))]), "true"]
+    if shutil.which("unshare") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no mounts of one's own here")
+
+
+@pytest.mark.usefixtures("mountable")
+class TestDisks:
+    """Of a file system that is read-only or full; root may write wherever permissions forbid it."""
+
+    @pytest.fixture
+    def home(self, tmp_path):
+        (tmp_path / "home").mkdir()
+        return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home")}
+
+    @pytest.mark.parametrize("place", ["package", "package, not home", "NUMBA_CACHE_DIR"])
+    def test_a_warm_cache_is_used_from_a_read_only_disk(self, place, warm, expected, home):
+        body = "result['ready'] = fastnn.warmup(['float32'])\n" + FIT
+        body += "result['weights'] = fit('float32')\n"
+        mounts, environment = [read_only(warm)], home
+        if place == "package":
+            mounts.append(read_only(home["HOME"]))
+        elif place == "NUMBA_CACHE_DIR":
+            environment = {**home, "NUMBA_CACHE_DIR": str(warm.parent / "cache")}
+            run(warm, body, **environment)
+            shutil.rmtree(warm / "fastnn" / "kernels" / "__pycache__")
+            mounts.append(read_only(environment["NUMBA_CACHE_DIR"]))
+        for path in warm.rglob("*.py"):  # as an image of a container may round it
+            os.utime(path, (0, 0))
+        result = run(warm, body, mounts=mounts, **environment)
+        ready = {"float32": True}
+        assert result == {"ready": ready, "weights": expected["float32"], "warnings": []}
+
+    def test_without_a_cache_home_has_one(self, tiny, home):
+        shutil.rmtree(tiny / "fastnn" / "kernels" / "__pycache__")
+        for hit in (False, True):
+            result = run(tiny, WEIGH, mounts=[read_only(tiny)], **home)
+            assert weighed(result)
+            assert cached(result) == hit
+            assert result["warnings"] == []
+
+    @pytest.mark.parametrize("size", [None, "4k", "8k", "16k"])
+    def test_without_a_place_there_is_one_warning(self, size, tiny, home):
+        folder = tiny / "fastnn" / "kernels" / "__pycache__"
+        shutil.rmtree(folder)
+        folder.mkdir()
+        package = (
+            read_only(tiny) if size is None else f"mount -t tmpfs -o size={size} none {folder}"
+        )
+        mounts = [package, read_only(home["HOME"])]
+        result = run(tiny, WEIGH, mounts=mounts, PYTHONDONTWRITEBYTECODE="1", **home)
+        assert weighed(result)
+        assert result["warnings"] == ["CacheWarning"]
