@@ -10,6 +10,7 @@ from pathlib import Path
 from traceback import walk_stack
 
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -77,3 +78,26 @@ def n_helpers():
         return sum("_help" in {frame.f_code.co_name for frame, _ in stack} for stack in stacks)
 
     return count
+
+
+BASELINE = "+sse,+sse2,+cx8,+fxsr,+mmx,+x87"  # which every x86-64 has
+AVX2 = "+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+popcnt,+lzcnt,+f16c,+cx16,+movbe"
+
+
+def environment_of(name, features, cache):
+    """Of a process whose kernels are compiled for another x86 machine."""
+    return {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(cache)}
+
+
+@pytest.fixture(scope="session")
+def sse2_machine(tmp_path_factory):
+    return environment_of("x86-64", BASELINE, tmp_path_factory.mktemp("sse2"))
+
+
+@pytest.fixture(scope="session")
+def avx2_machine(tmp_path_factory):
+    here = get_host_cpu_features()
+    missing = [feature for feature in AVX2.split(",") if not here.get(feature[1:])]
+    if missing:
+        pytest.skip(f"this machine could not run its code: it lacks {missing}")
+    return environment_of("haswell", f"{BASELINE},{AVX2}", tmp_path_factory.mktemp("avx2"))

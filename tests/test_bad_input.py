@@ -271,6 +271,25 @@ def test_a_fit_that_cannot_be_says_why(case):
     assert not hasattr(model, "coefs_")
 
 
+def test_offsets_beyond_32_bits():
+    """Of 8.6 GB of zeros, which take no memory as long as no one writes them."""
+    rows, width, n = 2**31 // 64 + 2048, 64, 1024
+    try:
+        many = np.zeros((rows, width), np.float32)
+    except MemoryError:
+        pytest.skip("no 8.6 GB of addresses")
+    few = np.random.default_rng(0).standard_normal((n, width), dtype=np.float32)
+    y, weight = np.zeros((2, rows), np.float32)
+    many[-n:], y[-n:], weight[-n:] = few, few[:, 0], 1.0
+    settings = {"hidden_layer_sizes": (3,), "batch_size": n, "shuffle": False, "random_state": 0}
+    alone = MLPRegressor(**settings).partial_fit(few, few[:, 0], sample_weight=weight[-n:])
+    for n_threads in (1, 2):
+        model = MLPRegressor(**settings, n_threads=n_threads)
+        model.partial_fit(many, y, sample_weight=weight)
+        np.testing.assert_array_equal(weights(model), weights(alone))
+    np.testing.assert_array_equal(model.predict(many)[-n:], alone.predict(few))
+
+
 @pytest.mark.parametrize("size", [2**40, 10**12])
 def test_layers_that_no_memory_holds(size):
     model = classifier(hidden_layer_sizes=(size,))
