@@ -38,7 +38,7 @@ from ._training import (
     predict,
 )
 from ._validation import by_a_part, by_given_examples
-from .kernels.layout import flatten, starts_of, vector_behind, views
+from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 from .kernels.rules import SOLVERS
 
 PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
@@ -374,20 +374,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
         hidden = hidden_units(self.hidden_layer_sizes)
-        if self.early_stopping and incremental and self.solver != "lbfgs":
-            raise ValueError("partial_fit does not support early_stopping=True")
-        if self.early_stopping and self.weight_average is not None and self.solver != "lbfgs":
-            raise ValueError(
-                "weight_average cannot be combined with early_stopping=True, which keeps the "
-                "weights of the best epoch."
-            )
-        alone = X_val is None and sample_weight_val is not None
-        if alone or (X_val is None) != (y_val is None):
-            raise ValueError(
-                "X_val and y_val must be given together, and sample_weight_val only with them."
-            )
-        if X_val is not None and self.solver == "lbfgs":
-            raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
+        self._check_together(incremental, X_val, y_val, sample_weight_val)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
 
         given = X, y, sample_weight
@@ -406,19 +393,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         loss, out_activation, loss_settings = self._loss_and_output(kind)
         activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
         dropout = self._check_dropout(len(hidden))
-        n_outputs = self._n_outputs(kind, target)
-        units = [X.shape[1], *hidden, n_outputs]
+        units = [X.shape[1], *hidden, self._n_outputs(kind, target)]
         if first_pass:
             theta = self._initialize(units, out_activation, X.dtype, rng)
         else:
-            theta, present_units = self._network(X.dtype)
-            if units != present_units:
-                raise ValueError(
-                    f"The network has layers of {[c.shape for c in self.coefs_]}, which does not "
-                    f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {X.shape[1]} features and "
-                    f"{n_outputs} outputs: going on with other sizes is not possible."
-                )
-        self.n_outputs_ = n_outputs
+            theta = self._present_weights(units, X.dtype)
+        self.n_outputs_ = units[-1]
         if progress is not None:
             theta[...] = progress.theta
             progress.theta = theta
@@ -473,6 +453,34 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                     )
         check_finite(self, theta)
         return self
+
+    def _check_together(self, incremental, X_val, y_val, sample_weight_val):
+        """Raise ValueError where what is given does not go together."""
+        if self.early_stopping and incremental and self.solver != "lbfgs":
+            raise ValueError("partial_fit does not support early_stopping=True")
+        if self.early_stopping and self.weight_average is not None and self.solver != "lbfgs":
+            raise ValueError(
+                "weight_average cannot be combined with early_stopping=True, which keeps the "
+                "weights of the best epoch."
+            )
+        alone = X_val is None and sample_weight_val is not None
+        if alone or (X_val is None) != (y_val is None):
+            raise ValueError(
+                "X_val and y_val must be given together, and sample_weight_val only with them."
+            )
+        if X_val is not None and self.solver == "lbfgs":
+            raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
+
+    def _present_weights(self, units, dtype):
+        """The flat parameters to go on with, if they are of layers of these sizes."""
+        theta, present_units = self._network(dtype)
+        if units != present_units:
+            raise ValueError(
+                f"The network has layers of {[c.shape for c in self.coefs_]}, which does not "
+                f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {units[0]} features and "
+                f"{units[-1]} outputs: going on with other sizes is not possible."
+            )
+        return theta
 
     def _check_dropout(self, n_hidden):
         """The rate of each hidden layer."""
@@ -623,7 +631,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """Units of each layer, by weights that fit each other and what was fitted."""
         units = [len(coef) for coef in coefs] + [coefs[-1].shape[-1]]
         shapes = [coef.shape for coef in coefs], [intercept.shape for intercept in intercepts]
-        if shapes != (list(itertools.pairwise(units)), [(size,) for size in units[1:]]):
+        if shapes != shapes_of(units):
             raise ValueError(
                 "coefs_ must have shapes (n_in, n_out) and intercepts_ (n_out,), and each layer "
                 f"begin where the last has ended, but their shapes are {shapes[0]} and {shapes[1]}."

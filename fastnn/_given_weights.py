@@ -1,13 +1,11 @@
 """Weights that the user gives: to start from (``init``) or to have at once (``from_weights``)."""
 
-import itertools
-
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from ._activations import check_activations
-from .kernels.layout import flatten, views
+from .kernels.layout import flatten, shapes_of, views
 from .kernels.losses import LOSSES
 
 
@@ -105,7 +103,7 @@ def checked_init(init, units):
             f"real numbers; got {init!r:.200}."
         ) from None
     came = [a.shape for a in coefs], [a.shape for a in intercepts]
-    expected = list(itertools.pairwise(units)), [(size,) for size in units[1:]]
+    expected = shapes_of(units)
     if came != expected:
         raise ValueError(
             f"init has coefs of shapes {came[0]} and intercepts of shapes {came[1]}; expected are "

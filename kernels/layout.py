@@ -133,6 +133,11 @@ def starts_of(units):
     return np.concatenate(([0], np.cumsum((units[:-1] + 1) * units[1:])))
 
 
+def shapes_of(units):
+    """Shapes of coefs and of intercepts, two lists."""
+    return list(itertools.pairwise(units)), [(n_out,) for n_out in units[1:]]
+
+
 def views(theta, units):
     """``(coefs, intercepts)``: lists of views of ``theta``, ``(n_in, n_out)`` and ``(n_out,)``."""
     starts = starts_of(units)
