@@ -4,6 +4,7 @@ And what several files of tests share.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 os.environ["MPLBACKEND"] = "Agg"
+# A shell starts what is in the background with Ctrl-C ignored, which children inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
