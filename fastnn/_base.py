@@ -16,9 +16,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils.validation import (
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_is_fitted
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks

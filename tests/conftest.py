@@ -49,7 +49,10 @@ def run_python():
 
 
 class AfterEpochs:
-    """A callback of scikit-learn: ``function(estimator, fitted_estimator)`` after each epoch."""
+    """A callback of scikit-learn: ``function(estimator, fitted_estimator)`` after each epoch.
+
+    Or after each iteration of L-BFGS.
+    """
 
     def __init__(self, function):
         self.function = function
