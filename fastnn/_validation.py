@@ -45,17 +45,16 @@ class Validation:
     Parameters
     ----------
     estimator : BaseMLP
-    outputs : callable
-        ``outputs()`` are those of the network for these examples, with its present weights.
-    net, theta : see kernels.layout
+    net, theta, data : see kernels.layout
+    rows : (n,) int64, the examples of ``data``
     kind, target : what the estimator's ``_encode`` returned
     weight : (n,) or None
     X, y : the examples as the user gave them, for scikit-learn's scorers
     """
 
-    def __init__(self, estimator, outputs, net, theta, kind, target, weight, X, y):
-        self._estimator, self._outputs = estimator, outputs
-        self._net, self._theta, self._kind = net, theta, kind
+    def __init__(self, estimator, net, theta, data, rows, kind, target, weight, X, y):
+        self._estimator, self._kind = estimator, kind
+        self._net, self._theta, self._data, self._rows = net, theta, data, rows
         self._target, self._weight, self._X, self._y = target, weight, X, y
         self._scorer = None
         if estimator.scoring not in (None, "loss"):
@@ -64,7 +63,12 @@ class Validation:
         if net.loss != CROSS_ENTROPY:
             self._values = estimator._target_values(kind, target, theta.dtype)
         # Compile what validation needs before the clock of ``max_time`` starts.
-        validation_loss(net, outputs(), self._values, weight)
+        validation_loss(net, self._outputs(), self._values, weight)
+
+    def _outputs(self):
+        """Of the network for these examples, with its present weights."""
+        n_threads = self._estimator.n_threads
+        return predict(self._net, self._theta, self._data, self._rows, n_threads)
 
     def evaluate(self):
         """Score and loss with the present weights."""
@@ -93,16 +97,9 @@ def by_given_examples(estimator, net, theta, kind, X, y, sample_weight):
         X, target = estimator._scaling.transform(X, target)
     except ValueError as error:
         raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
-    data, rows = make_data(X), np.arange(X.shape[0])
+    rows = np.arange(X.shape[0])
     return Validation(
-        estimator,
-        lambda: predict(net, theta, data, rows, estimator.n_threads),
-        net,
-        theta,
-        kind,
-        target,
-        sample_weight,
-        *given,
+        estimator, net, theta, make_data(X), rows, kind, target, sample_weight, *given
     )
 
 
@@ -126,14 +123,4 @@ def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rn
         X = y = None
     else:
         X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    return train, Validation(
-        estimator,
-        lambda: predict(net, theta, data, test, estimator.n_threads),
-        net,
-        theta,
-        kind,
-        target[test],
-        weight,
-        X,
-        y,
-    )
+    return train, Validation(estimator, net, theta, data, test, kind, target[test], weight, X, y)
