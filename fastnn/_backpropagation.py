@@ -4,7 +4,6 @@ For learning and checking, not for training: elementwise functions, their slopes
 those of the kernels, the products are NumPy's. ``kernels.network`` does the same in blocks.
 """
 
-import copy
 import functools
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from sklearn.utils.validation import (
 
 from ._activations import check_activations
 from ._inputs import checked_data, checked_examples
+from ._state import shallow_copy
 from ._training import make_net
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
@@ -246,7 +246,7 @@ def _target_matrix(net, y, n):
 def _of_estimator(estimator, X, y):
     """X, targets ``(n, n_outputs)`` or None, matrices and ``Net`` of a fitted estimator."""
     check_is_fitted(estimator)
-    estimator = copy.copy(estimator)  # what validation and encoding may keep stays out of it
+    estimator = shallow_copy(estimator)  # what validation and encoding may keep stays out of it
     coefs, intercepts = estimator.coefs_, estimator.intercepts_
     Theta = [np.vstack([b, W]).T.astype(np.float64) for W, b in zip(coefs, intercepts, strict=True)]
     units = [len(coefs[0]), *(len(theta) for theta in Theta)]

@@ -4,6 +4,7 @@ import copy
 import inspect
 import itertools
 import sys
+from abc import ABC
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,6 @@ from sklearn.utils._param_validation import (
     Options,
     RealNotInt,
     StrOptions,
-    validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
 
@@ -173,7 +173,20 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Names of the features, where X had any."""
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):
+def own_defaults(estimator_class):
+    """Give a class the defaults of those parameters that scikit-learn's has not, as attributes.
+
+    For an estimator that an older version has saved, and one of a subclass whose ``__init__`` sets
+    all that scikit-learn knows by itself.
+    """
+    parameters = inspect.signature(estimator_class.__init__).parameters.values()
+    for parameter in itertools.dropwhile(lambda p: p.name != "n_threads", parameters):
+        setattr(estimator_class, parameter.name, parameter.default)
+    return estimator_class
+
+
+@own_defaults
+class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = {
@@ -353,7 +366,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             If a parameter or an input is not as described, or the weights became non-finite.
         """
         run = BaseMLP._fit
-        if hasattr(self, "_skl_callbacks"):
+        if "_skl_callbacks" in vars(self):
             run = with_callbacks(run)
         with turn(self, going_on=bool(self.warm_start)):
             return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
@@ -368,9 +381,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         y_val=None,
         sample_weight_val=None,
     ):
-        validate_parameter_constraints(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
+        self._validate_params()
         hidden = hidden_units(self.hidden_layer_sizes)
         self._check_together(incremental, X_val, y_val, sample_weight_val)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
@@ -478,6 +489,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"fit hidden_layer_sizes={self.hidden_layer_sizes}, {units[0]} features and "
                 f"{units[-1]} outputs: going on with other sizes is not possible."
             )
+        if vector_behind(self.coefs_, self.intercepts_) is not theta:
+            self.coefs_, self.intercepts_ = views(theta, units)
         return theta
 
     def _check_dropout(self, n_hidden):
@@ -593,7 +606,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         def attributes():
             """Of a copy that predicts, and goes on with this fit."""
             names = "_optimizer", "loss_curve_", "validation_scores_", "validation_loss_curve_"
-            going_on = {name: vars(self)[name] for name in names if name in vars(self)}
+            going_on = {name: getattr(self, name) for name in names if hasattr(self, name)}
             going_on["_progress"] = progress
             return self._fitted_weights(progress.theta) | copy.deepcopy(going_on)
 
@@ -622,7 +635,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             dtype = np.result_type(*coefs, np.float32)
             dtype = np.float32 if dtype == np.float32 else np.float64
         theta = flatten(coefs, intercepts, dtype)
-        self.coefs_, self.intercepts_ = views(theta, units)
+        if vars(self).get("coefs_") is coefs:  # a subclass may keep them otherwise
+            vars(self)["coefs_"], vars(self)["intercepts_"] = views(theta, units)
         return theta, units
 
     def _units(self, coefs, intercepts):
@@ -667,10 +681,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            vars(self).setdefault(name, parameter.default)
         if hasattr(self, "coefs_"):
-            vars(self).setdefault("_scaling", Standardization())
             if getattr(self, "validation_scores_", None) is not None:
                 unknown = [np.nan] * len(self.validation_scores_)
                 vars(self).setdefault("validation_loss_curve_", unknown)

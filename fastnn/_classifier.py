@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
-from ._base import PARAMETERS, BaseMLP
+from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._given_weights import with_weights
 from ._one_at_a_time import turn
 
@@ -28,6 +28,7 @@ _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         Probability above which the second of two classes, or a label, is predicted."""
 
 
+@own_defaults
 class MLPClassifier(ClassifierMixin, BaseMLP):
     __doc__ = f"""Multilayer perceptron classifier, a drop-in for scikit-learn's.
 
@@ -103,7 +104,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         label_smoothing=0.0,
         threshold=0.5,
     ):
-        super().__init__(
+        BaseMLP.__init__(
+            self,
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             solver=solver,

@@ -2,9 +2,9 @@
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from ._activations import check_activations
+from ._inputs import hidden_units
 from .kernels.layout import flatten, shapes_of, views
 from .kernels.losses import LOSSES
 
@@ -14,14 +14,13 @@ def with_weights(make, params, coefs, intercepts, classes=None):
     coefs, intercepts = _checked(coefs, intercepts)
     units = [len(coefs[0]), *(len(b) for b in intercepts)]
     hidden = tuple(units[1:-1])
-    given = params.get("hidden_layer_sizes", hidden)
-    given = tuple(given) if hasattr(given, "__iter__") else (given,)
-    if given != hidden:
-        raise ValueError(f"hidden_layer_sizes={given} differs from the {hidden} units of coefs.")
-    estimator = make(**{**params, "hidden_layer_sizes": hidden})
-    validate_parameter_constraints(
-        estimator._parameter_constraints, estimator.get_params(deep=False), make.__name__
-    )
+    estimator = make(**params)
+    if "hidden_layer_sizes" in set(estimator.get_params(deep=False)) - set(params):
+        estimator.hidden_layer_sizes = hidden  # of a subclass, its parameters may fix them
+    estimator._validate_params()
+    sizes = tuple(hidden_units(estimator.hidden_layer_sizes))
+    if sizes != hidden:
+        raise ValueError(f"hidden_layer_sizes={sizes} differs from the {hidden} units of coefs.")
     if is_classifier(estimator):
         kind = _learn_classes(estimator, units[-1], classes)
         default = "softmax" if kind == "multiclass" else "logistic"

@@ -101,6 +101,7 @@ def _needs_no_validation(estimator, X):
         and X.shape[1] == getattr(estimator, "n_features_in_", None)
         and not hasattr(estimator, "feature_names_in_")
         and hasattr(estimator, "coefs_")
+        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
     ):
         return False
     with np.errstate(over="ignore", invalid="ignore"):

@@ -6,10 +6,20 @@ import os
 import threading
 import weakref
 
-_turns = weakref.WeakKeyDictionary()  # a lock for each estimator that was ever fitted
+from ._state import restore, state_of
+
+_turns = {}  # by id, a lock for each estimator that was ever fitted and still exists
 if hasattr(os, "register_at_fork"):
     # No thread that could hold one of these lives on in a child process.
     os.register_at_fork(after_in_child=_turns.clear)
+
+
+def _lock_of(estimator):
+    # Not by equality: a subclass may define it, and then has no hash, or one that others share.
+    key = id(estimator)
+    if key not in _turns:
+        weakref.finalize(estimator, _turns.pop, key, None).atexit = False
+    return _turns.setdefault(key, threading.RLock())
 
 
 @contextlib.contextmanager
@@ -22,25 +32,26 @@ def turn(estimator, going_on):
     going_on : bool
         Whether the block may train the present weights in place; otherwise it makes new ones.
     """
-    with _turns.setdefault(estimator, threading.RLock()):
-        before = dict(vars(estimator))
+    with _lock_of(estimator):
+        before = state_of(estimator)
         curves, weights = [], []
         if going_on:
-            for name, value in before.items():
-                if name in ("_optimizer", "_progress", "_scaling"):
-                    before[name] = copy.deepcopy(value)
-                elif isinstance(value, list) and name.endswith(("_curve_", "_scores_")):
-                    curves.append((value, len(value)))  # may be long, and only grows
+            for attributes in before:
+                for name, value in attributes.items():
+                    if name in ("_optimizer", "_progress", "_scaling"):
+                        attributes[name] = copy.deepcopy(value)
+                    elif isinstance(value, list) and name.endswith(("_curve_", "_scores_")):
+                        curves.append((value, len(value)))  # may be long, and only grows
             weights = [
                 (array, array.copy())
-                for array in [*before.get("coefs_", ()), *before.get("intercepts_", ())]
+                for name in ("coefs_", "intercepts_")
+                for array in getattr(estimator, name, ())
                 if hasattr(array, "flags") and array.flags.writeable
             ]
         try:
             yield
         except BaseException:
-            vars(estimator).clear()
-            vars(estimator).update(before)
+            restore(estimator, before)
             for curve, length in curves:
                 del curve[length:]
             for array, values in weights:

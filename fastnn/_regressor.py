@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ._base import PARAMETERS, BaseMLP
+from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._one_at_a_time import turn
 from .kernels.losses import LOSSES
 
@@ -25,6 +25,7 @@ _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
         ``huber_delta``, are in units of the standard deviation of y."""
 
 
+@own_defaults
 class MLPRegressor(RegressorMixin, BaseMLP):
     __doc__ = f"""Multilayer perceptron regressor, a drop-in for scikit-learn's.
 
@@ -100,7 +101,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         huber_delta=1.0,
         standardize_target=False,
     ):
-        super().__init__(
+        BaseMLP.__init__(
+            self,
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             solver=solver,
