@@ -92,7 +92,7 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         not improve, and keep the weights of the best epoch. The examples given to ``fit`` as
         ``X_val`` take their place.
     validation_fraction : float in [0, 1), default=0.1
-        The fraction set aside.
+        The fraction set aside. 0 is for ``early_stopping`` by ``X_val``.
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
         Decay of Adam's first and second moments.
     epsilon : float, default=1e-8
@@ -103,8 +103,8 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Maximum number of loss evaluations of 'lbfgs'.
     n_threads : int or None, default=None
         Number of threads, within what the process may use: fewer while other programs are in the
-        way. None: as many as pay off for the size of the network and mini-batch. The results do
-        not depend on it, to the last bit.
+        way. -1 is all that it may use, -2 all but one, and so on. None: as many as pay off for the
+        size of the network and mini-batch. The results do not depend on it, to the last bit.
     {more_parameters}
     out_activation : str, (str, float) or None, default=None
         Activation function of the output layer; None is the one that belongs to the loss.
@@ -216,7 +216,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Options(Real, {np.inf}),
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "n_threads": [None, Interval(Integral, 1, None, closed="left")],
+        "n_threads": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+        ],
         "out_activation": [None, StrOptions(OUT_ACTIVATIONS), tuple],
         "init": [StrOptions({"glorot", "he", "notes"}), tuple, list],
         "standardize": ["boolean"],
@@ -471,6 +475,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             raise ValueError(
                 "weight_average cannot be combined with early_stopping=True, which keeps the "
                 "weights of the best epoch."
+            )
+        stops_by_a_part = self.early_stopping and X_val is None and self.solver != "lbfgs"
+        if stops_by_a_part and self.validation_fraction == 0:
+            raise ValueError(
+                "early_stopping=True needs validation examples, but validation_fraction=0 sets "
+                "none aside: take a fraction above 0, or give X_val and y_val to fit."
             )
         alone = X_val is None and sample_weight_val is not None
         if alone or (X_val is None) != (y_val is None):

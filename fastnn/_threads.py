@@ -25,17 +25,22 @@ def choose_n_threads(n_threads, operations):
     ----------
     n_threads : int or None
         What the user asked for, of which there are as many as CPU affinity and the cgroup's quota
-        leave cores. None: as many as pay off, also within NUMBA_NUM_THREADS (which joblib's process
-        workers have set to their part); one in other threads than the main one and in child
-        processes, where the caller is already parallel.
+        leave cores. Below 0 it counts from these, as in joblib: -1 is all, -2 all but one. None: as
+        many as pay off, also within NUMBA_NUM_THREADS (which joblib's process workers have set to
+        their part); one in other threads than the main one and in child processes, where the caller
+        is already parallel.
     operations : float
 
     Returns
     -------
     int >= 1
     """
+    if n_threads == 1:
+        return 1  # without counting cores, which takes longer than a few rows to predict
     if n_threads is not None:
-        return min(int(n_threads), joblib.cpu_count()) if n_threads > 1 else 1
+        n_cores = joblib.cpu_count()
+        wanted = int(n_threads) if n_threads >= 0 else n_cores + 1 + int(n_threads)
+        return max(1, min(wanted, n_cores))
     worth = int(operations // WORTH_A_THREAD)
     if worth <= 1:
         return 1

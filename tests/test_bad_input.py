@@ -59,7 +59,7 @@ OUTSIDE = {
     "epsilon": [0.0, -1e-8, *NUMBERS],
     "n_iter_no_change": [0, -1, 1.5, None, "few"],
     "max_fun": [0, -1, 1.5, None, "few"],
-    "n_threads": [0, -1, 1.5, "all"],
+    "n_threads": [0, 1.5, "all"],
     "out_activation": ["rely", 3],
     "init": ["best", 3, None],
     "standardize": ["yes", 2, None],
@@ -232,6 +232,20 @@ FITS = {
         {},
         "validation set is too small.*validation_fraction",
     ),
+    "no part to set aside for a classifier": (
+        classifier(early_stopping=True, validation_fraction=0),
+        X,
+        Y,
+        {},
+        "early_stopping=True needs .* validation_fraction=0 .* X_val and y_val",
+    ),
+    "no part to set aside for a regressor": (
+        regressor(early_stopping=True, validation_fraction=0.0),
+        X,
+        Z,
+        {"sample_weight": WEIGHT},
+        "early_stopping=True needs .* validation_fraction=0 .* X_val and y_val",
+    ),
     "one row to set aside": (
         regressor(early_stopping=True),
         X[:1],
@@ -269,6 +283,14 @@ def test_a_fit_that_cannot_be_says_why(case):
     with pytest.raises((ValueError, TypeError, MemoryError), match=message):
         model.fit(X, y, **given)
     assert not hasattr(model, "coefs_")
+
+
+@pytest.mark.parametrize("make, y", [(classifier, Y), (regressor, Z)])
+def test_no_part_to_set_aside_is_no_error_where_none_is_needed(make, y):
+    make(validation_fraction=0).fit(X, y).partial_fit(X, y)
+    make(validation_fraction=0, early_stopping=True, solver="lbfgs").fit(X, y)
+    model = make(validation_fraction=0, early_stopping=True).fit(X, y, X_val=X, y_val=y)
+    assert len(model.validation_scores_) == model.n_iter_
 
 
 def test_offsets_beyond_32_bits():

@@ -21,7 +21,7 @@ def bits(model):
     return b"".join(a.tobytes() for a in [*model.coefs_, *model.intercepts_])
 
 
-@pytest.mark.parametrize("n_threads", [2, 3, 5, None])
+@pytest.mark.parametrize("n_threads", [2, 3, 5, -2, None])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize(

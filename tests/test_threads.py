@@ -64,6 +64,9 @@ def test_the_number_of_threads_is_what_pays_off(monkeypatch):
     monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", 4)
     assert choose_n_threads(7, 0) == 7  # as asked for
     assert choose_n_threads(9, 0) == 8  # but no more than there are cores
+    # Below 0 as many as joblib's n_jobs means, and at least one.
+    found = [choose_n_threads(n_threads, 0) for n_threads in (-1, -2, -7, -8, -9, -100)]
+    assert found == [8, 7, 2, 1, 1, 1]
     assert choose_n_threads(None, WORTH_A_THREAD) == 1
     assert choose_n_threads(None, 3 * WORTH_A_THREAD) == 3
     assert choose_n_threads(None, 100 * WORTH_A_THREAD) == 4
