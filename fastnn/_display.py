@@ -12,13 +12,18 @@ KINDS = [
 ]
 
 
+# Where meta-estimators keep the one model that they predict by: searches; those of a transformed
+# target; those of thresholds, feature selection, self-training and others.
+INNER_MODELS = ("best_estimator_", "regressor_", "estimator_")
+
+
 class LossCurveDisplay:
     """Loss and validation score of one or several estimators, against the epoch.
 
     :meth:`from_estimator` and :meth:`from_estimators` make and draw one; scikit-learn's own MLPs
     will do as well. Losses belong to the left axis, scores to the right one. Each estimator has its
     colour, each kind of curve its line style; a vertical line marks the epoch of the best score.
-    Needs matplotlib.
+    The legend is above the curves. Needs matplotlib.
 
     Parameters
     ----------
@@ -63,7 +68,9 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with ``loss_curve_``, or a Pipeline that ends in one.
+            A fitted estimator with ``loss_curve_``, or one inside which there is such a model: a
+            Pipeline that ends in it, a search (its ``best_estimator_``), a
+            TransformedTargetRegressor and other meta-estimators that fit a single one.
         name : str, default=None
             What to call it; None is the name of its class.
         ax : matplotlib Axes, default=None
@@ -83,11 +90,11 @@ class LossCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it has no ``loss_curve_``, as with ``solver='lbfgs'``.
+            If it has no ``loss_curve_``, as with ``solver='lbfgs'``, or several models in it.
         ImportError
             If matplotlib is not installed.
         """
-        name = type(_last_step(estimator)).__name__ if name is None else name
+        name = type(_model_in(estimator)).__name__ if name is None else name
         return cls.from_estimators({name: estimator}, ax=ax, log=log, line_kw=line_kw)
 
     @classmethod
@@ -116,13 +123,13 @@ class LossCurveDisplay:
         NotFittedError
             If an estimator is not fitted.
         ValueError
-            If one has no ``loss_curve_``, as with ``solver='lbfgs'``.
+            If one has no ``loss_curve_``, as with ``solver='lbfgs'``, or several models in it.
         ImportError
             If matplotlib is not installed.
         """
         if not hasattr(estimators, "items"):
             estimators = {
-                f"{type(_last_step(estimator)).__name__} {i}": estimator
+                f"{type(_model_in(estimator)).__name__} {i}": estimator
                 for i, estimator in enumerate(estimators, 1)
             }
         curves = {name: _curves(name, estimator) for name, estimator in estimators.items()}
@@ -219,29 +226,85 @@ class LossCurveDisplay:
             )
             for label, line in kinds.items()
         ]
-        # The twin is on top, so the legend is in it. There matplotlib would not see the losses,
-        # but between falling losses and rising scores there is room.
-        (self.score_ax_ or ax).legend(
+        # The twin is on top, so the legend is in it.
+        _legend_above(
+            [axes for axes in (self.score_ax_, ax) if axes is not None],
             handles=names + handles if several else handles,
             title=None if several else next(iter(self.curves), None),
-            loc="center right" if self.score_ax_ else "best",
         )
         return self
 
 
-def _last_step(estimator):
-    while isinstance(estimator, Pipeline):
-        estimator = estimator[-1]
-    return estimator
+def _legend_above(layers, handles, title):
+    """Draw a legend in the first of the axes, which lie upon each other, above the curves of all.
+
+    It takes as many columns as fit in, and the data limits make room for it: who adds a curve, or
+    fixes the limits, may do so.
+    """
+    whole = layers[0].get_window_extent()
+    for n_columns in range(len(handles), 0, -1):
+        legend = layers[0].legend(
+            handles=handles,
+            title=title,
+            loc="upper center",
+            ncols=n_columns,
+            fontsize="small",
+            columnspacing=1,
+        )
+        extent = legend.get_window_extent()
+        if extent.width < 0.95 * whole.width:
+            break
+    part = (whole.y1 - extent.y0) / whole.height + 0.03
+    part = min(part, 0.7)  # in the smallest axes, curves are more than a legend
+    for axes in layers:
+        scale = axes.yaxis.get_transform()
+        low, high = axes.dataLim.intervaly
+        if axes.get_yscale() == "log":
+            low = axes.dataLim.minposy
+        low, high = scale.transform(np.array([low, high]))
+        if np.isfinite(high - low):  # not if all are NaN
+            margin = axes.margins()[1]  # which the axes add at both ends
+            below = (1 - part) * (1 + 2 * margin) - margin
+            (top,) = scale.inverted().transform(np.array([low + (high - low) / below]))
+            axes.update_datalim([(1, top)], updatex=False)
+            axes.autoscale_view(scalex=False)
+
+
+def _model_in(estimator):
+    """The model inside of pipelines and meta-estimators; the estimator itself, if it is none."""
+    while True:
+        if isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
+            continue
+        several = getattr(estimator, "estimators_", None)
+        if several is None:
+            calibrated = getattr(estimator, "calibrated_classifiers_", ())
+            several = [classifier.estimator for classifier in calibrated]
+        inner = [getattr(estimator, name) for name in INNER_MODELS if hasattr(estimator, name)]
+        if len(several) == 1:
+            inner = list(several)
+        if len(several) > 1 or not inner:
+            return estimator
+        estimator = inner[0]
 
 
 def _curves(name, estimator):
     """The curves that a fitted estimator has kept."""
-    estimator = _last_step(estimator)
+    estimator = _model_in(estimator)
     check_is_fitted(estimator)
     # Checked first: what an earlier fit with another solver has left is not of this one.
     if getattr(estimator, "solver", None) == "lbfgs":
         raise ValueError(f"{name} has no loss curve: solver='lbfgs' keeps none.")
+    for several in ("estimators_", "calibrated_classifiers_"):
+        if hasattr(estimator, several):
+            raise ValueError(
+                f"{name} has no loss curve of its own, but {len(getattr(estimator, several))} "
+                f"fitted models in {several}: give those to from_estimators."
+            )
+    if getattr(estimator, "refit", True) is False:
+        raise ValueError(
+            f"{name} has no loss curve: with refit=False a search keeps no model; take refit=True."
+        )
     if not hasattr(estimator, "loss_curve_"):
         raise ValueError(f"{name} has no loss curve: there is no attribute loss_curve_.")
     return {key: getattr(estimator, attribute, None) for key, attribute, _, _ in KINDS}

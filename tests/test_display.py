@@ -7,13 +7,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn import neural_network as sk
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import BaggingClassifier, VotingRegressor
 from sklearn.exceptions import NotFittedError
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    TunedThresholdClassifierCV,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 
+import fastnn
 from fastnn import LossCurveDisplay, MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -118,6 +133,119 @@ def test_estimators_of_a_list_are_numbered(plain, stopped):
     pipeline = make_pipeline(StandardScaler(), stopped)
     display = LossCurveDisplay.from_estimators([plain, pipeline])
     assert list(display.curves) == ["MLPClassifier 1", "MLPClassifier 2"]
+
+
+FALLING = {"loss": [3.0, 1.0, 0.3, 0.1], "validation_loss": [3.0, 1.5, 1.0, 0.9]}
+CURVES = {
+    "loss": {"m": {"loss": [3, 2, 1]}},
+    "scores": {"m": FALLING | {"validation_scores": [0.1, 0.5, 0.9, 0.95]}},
+    "falling scores": {"m": FALLING | {"validation_scores": [-1, -2, -9, -99]}},
+    "all the same": {"m": {"loss": [1, 1], "validation_scores": [1, 1]}},
+    "one epoch": {"m": {"loss": [0.5], "validation_scores": [0.5]}},
+    "negative losses": {"m": {"loss": [1.0, 0.1, -1.0], "validation_loss": [2.0, 1.0, 0.5]}},
+    "not finite": {"m": {"loss": [2.0, np.inf, np.nan], "validation_loss": [np.nan] * 3}},
+    "several": {
+        name: FALLING | {"validation_scores": [0.1, 0.5, 0.9, 0.95]}
+        for name in ("one", "two", "a third with a longer name", "four")
+    },
+    "many": {f"model {i}": FALLING for i in range(12)},
+}
+
+
+@pytest.mark.parametrize("case", CURVES)
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("given", [None, {}, {"figsize": (9, 7)}, {"layout": "constrained"}])
+def test_the_legend_hides_no_curve(case, log, given):
+    ax = None if given is None else plt.subplots(2, 2, **{"figsize": (10, 8), **given})[1][0, 1]
+    display = LossCurveDisplay(CURVES[case]).plot(ax, log=log)
+    display.figure_.canvas.draw()
+    box = (display.score_ax_ or display.ax_).get_legend().get_window_extent()
+    for line in display.lines_:
+        if line.get_label().endswith("Best epoch"):
+            continue
+        # Finely enough that no part of a line between two points is left out.
+        x, y = line.axes.transData.transform(line.get_xydata()).T
+        at = np.linspace(0, len(x) - 1, 500)
+        x, y = np.interp(at, range(len(x)), x), np.interp(at, range(len(y)), y)
+        inside = (box.x0 <= x) & (x <= box.x1) & (box.y0 <= y) & (y <= box.y1)
+        assert not inside.any(), line.get_label()
+    whole = display.ax_.get_window_extent()
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
+
+
+def test_limits_that_the_caller_has_fixed_stay(stopped):
+    _, ax = plt.subplots()
+    ax.set_ylim(0, 3)
+    LossCurveDisplay.from_estimator(stopped, ax=ax)
+    assert ax.get_ylim() == (0, 3)
+
+
+MODELS = {
+    "grid": lambda m: GridSearchCV(m, {"alpha": [0.1, 1]}, cv=2),
+    "random": lambda m: RandomizedSearchCV(m, {"alpha": [0.1, 1]}, n_iter=1, cv=2),
+    "halving": lambda m: HalvingGridSearchCV(m, {"alpha": [0.1, 1]}, cv=2),
+    "target": lambda m: TransformedTargetRegressor(m, transformer=StandardScaler()),
+    "pipeline": lambda m: make_pipeline(StandardScaler(), m),
+    "pipeline in a search": lambda m: GridSearchCV(make_pipeline(m), {}, cv=2),
+    "search in a pipeline": lambda m: make_pipeline(GridSearchCV(m, {}, cv=2)),
+    "target in a search in a pipeline": lambda m: make_pipeline(
+        StandardScaler(), GridSearchCV(TransformedTargetRegressor(make_pipeline(m)), {}, cv=2)
+    ),
+    "frozen": lambda m: FrozenEstimator(m.fit(X, Y)),
+    "threshold": lambda m: FixedThresholdClassifier(m),
+    "tuned threshold": lambda m: TunedThresholdClassifierCV(m, cv=2),
+    "self-training": lambda m: SelfTrainingClassifier(m),
+    "calibrated": lambda m: CalibratedClassifierCV(m, ensemble=False, cv=2),
+    "one of several": lambda m: MultiOutputRegressor(m),
+    "one voice": lambda m: VotingRegressor([("a", m)]),
+}
+OF_CLASSES = ("threshold", "tuned threshold", "self-training", "calibrated")
+
+
+@pytest.mark.parametrize("library", [fastnn, sk])
+@pytest.mark.parametrize("case", MODELS)
+def test_the_one_model_inside_of_others(case, library):
+    make = library.MLPClassifier if case in OF_CLASSES else library.MLPRegressor
+    y = Y > 0 if case in OF_CLASSES else Y * 1.0
+    y = y[:, None] if case == "one of several" else y
+    model = MODELS[case](make(hidden_layer_sizes=(5,), max_iter=3, random_state=0)).fit(X, y)
+    display = LossCurveDisplay.from_estimator(model)
+    ((label, (epochs, losses)),) = drawn(display).items()
+    assert label in (f"{make.__name__}: Training loss", "FrozenEstimator: Training loss")
+    assert epochs == [1, 2, 3] and losses == sorted(losses, reverse=True)
+    assert list(LossCurveDisplay.from_estimators({"m": model, "n": model}).curves) == ["m", "n"]
+
+
+@pytest.mark.parametrize("case", [case for case in MODELS if case != "frozen"])
+def test_others_that_are_not_fitted(case):
+    make = MLPClassifier if case in OF_CLASSES else MLPRegressor
+    with pytest.raises(NotFittedError, match="instance is not fitted yet"):
+        LossCurveDisplay.from_estimator(MODELS[case](make()))
+
+
+@pytest.mark.parametrize(
+    "model, attribute, count",
+    [
+        (BaggingClassifier(MLPClassifier((5,), max_iter=3), 4), "estimators_", 4),
+        (OneVsRestClassifier(MLPClassifier((5,), max_iter=3)), "estimators_", 3),
+        (CalibratedClassifierCV(MLPClassifier((5,), max_iter=3), cv=2), "calibrated_", 2),
+        (make_pipeline(BaggingClassifier(MLPClassifier((5,), max_iter=3), 2)), "estimators_", 2),
+    ],
+)
+def test_several_models_inside_are_an_error_that_names_them(model, attribute, count):
+    with pytest.raises(ValueError, match=rf"but {count} fitted models in {attribute}.*from_est"):
+        LossCurveDisplay.from_estimator(model.fit(X, Y), name="m")
+
+
+def test_several_models_inside_are_drawn_one_by_one():
+    bagging = BaggingClassifier(MLPClassifier((5,), max_iter=3), 4).fit(X, Y)
+    assert len(LossCurveDisplay.from_estimators(bagging.estimators_).lines_) == 4
+
+
+def test_a_search_that_keeps_no_model():
+    search = GridSearchCV(MLPClassifier((5,), max_iter=3), {}, cv=2, refit=False).fit(X, Y)
+    with pytest.raises(ValueError, match="GridSearchCV has no loss curve: with refit=False"):
+        LossCurveDisplay.from_estimator(search)
 
 
 def test_pipelines_and_the_best_estimator_of_a_search():
