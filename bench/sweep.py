@@ -27,6 +27,7 @@ SECTIONS = {
     "threads": sweep_training.threads,
     "growth": sweep_training.growth,
     "predict": sweep_usage.predict,
+    "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,
     "memory": sweep_usage.memory,
     "coldstart": sweep_usage.coldstart,

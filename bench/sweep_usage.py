@@ -4,6 +4,7 @@ A section returns its tables, ``(title, header, rows)`` each, and all that the J
 """
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -50,6 +51,29 @@ def predict(settings):
             ]
             rows.append([label, number(each["fastnn"] * 1e6), *others])
     return [("µs per call, 20 features", ["", *(f"{peer} µs" for peer in peers)], rows)], raw
+
+
+def one_row(settings):
+    """predict_proba of a single row: features, classes and number types."""
+    session, rows, raw = settings.session, [], {}
+    for d, classes, dtype in itertools.product((20, 100), (2, 10), ("float32", "float64")):
+        changes = {"d": d, "classes": classes, "dtype": dtype}
+        tasks = {
+            library: session.worker(library).task(
+                prepare_predict, library, "predict_proba", 1, changes
+            )
+            for library in _BASE
+        }
+        _check_equal({library: task.run(1)[1] for library, task in tasks.items()}, 1e-3)
+        # Many short rounds: beside other programs the least disturbed one tells most.
+        seconds, _ = alternate(tasks, 20 * session.rounds, 50)
+        session.drop_tasks()
+        label = f"{d} features, {classes} classes, {dtype}"
+        raw[label] = {"repeats": 50, "seconds": seconds}
+        ours, theirs = (min(seconds[library]) / 50 * 1e6 for library in _BASE)
+        rows.append([label, number(ours), number(theirs), f"{ours / theirs:.2f}"])
+    header = ["", *(f"{library} µs" for library in _BASE), "ratio"]
+    return [("µs per call, the fastest round, 100 hidden units", header, rows)], raw
 
 
 def grid(settings):

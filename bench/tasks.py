@@ -18,21 +18,24 @@ def _classifier(library):
     return MLPClassifier
 
 
-def prepare_predict(library, method, n_rows):
+def prepare_predict(library, method, n_rows, changes=None):
     """Returns ``run(repeats)``, the mean output of ``method`` on rows with A's 20 features.
 
-    All libraries predict with the weights of one network that scikit-learn trained.
+    All libraries predict with the weights of one network that scikit-learn trained. ``changes``:
+    of the case.
     """
-    case = CASES["A"]._replace(n=1_000)
+    case = CASES["A"]._replace(n=1_000, **(changes or {}))
     data = make_data(case)
     settings = {**parameters(case), "max_iter": 5}
     trained = _classifier("scikit-learn")(**settings).fit(*data)
-    X = make_data(case._replace(n=n_rows + 2))[0][2:]
+    X = make_data(case._replace(n=n_rows + case.classes))[0][case.classes :]
     if library == "PyTorch":
         call = _torch_prediction(case, trained, method, X)
     else:
         model = _classifier(library)(**settings).fit(*data)
-        model.coefs_, model.intercepts_ = trained.coefs_, trained.intercepts_
+        theirs = [*trained.coefs_, *trained.intercepts_]
+        for array, values in zip([*model.coefs_, *model.intercepts_], theirs, strict=True):
+            array[...] = values
         predict = getattr(model, method)
 
         def call():

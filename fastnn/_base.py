@@ -33,6 +33,7 @@ from ._training import (
     fit_stochastic,
     make_data,
     make_net,
+    net_to_predict,
     predict,
 )
 from ._validation import by_a_part, by_given_examples
@@ -632,8 +633,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     def _network(self, dtype=None):
         """The flat parameters behind ``coefs_``, and the units of each layer, the input first.
 
-        The parameters are made anew if ``coefs_`` were replaced or unpickled, or are of another
-        type than ``dtype``. What is returned belongs together, whatever other threads do.
+        A copy if ``coefs_`` were replaced, or are of another type than ``dtype``. What is returned
+        belongs together, whatever other threads do.
         """
         coefs, intercepts = self.coefs_, self.intercepts_
         units = self._units(coefs, intercepts)
@@ -644,10 +645,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         if dtype is None:
             dtype = np.result_type(*coefs, np.float32)
             dtype = np.float32 if dtype == np.float32 else np.float64
-        theta = flatten(coefs, intercepts, dtype)
-        if vars(self).get("coefs_") is coefs:  # a subclass may keep them otherwise
-            vars(self)["coefs_"], vars(self)["intercepts_"] = views(theta, units)
-        return theta, units
+        # What was given stays where it is: the user may go on to write into it.
+        return flatten(coefs, intercepts, dtype), units
 
     def _units(self, coefs, intercepts):
         """Units of each layer, by weights that fit each other and what was fitted."""
@@ -671,15 +670,15 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""
         X = checked_examples(self, X)
         theta, units = self._network()
-        # The wider of the two types, as a NumPy product of X and coefs_ would have.
-        dtype = np.result_type(X.dtype, theta.dtype)
-        X = X.astype(dtype, copy=False)
-        theta = theta.astype(dtype, copy=False)
+        if X.dtype != theta.dtype:
+            # The wider of the two types, as a NumPy product of X and coefs_ would have.
+            dtype = np.result_type(X.dtype, theta.dtype)
+            X, theta = X.astype(dtype, copy=False), theta.astype(dtype, copy=False)
         if units[0] != X.shape[1]:
             raise ValueError("The estimator was fitted to other data while it predicted.")
-        activation = check_activations(self.activation, len(units) - 2, self.out_activation_)
-        # The loss plays no part in prediction.
-        net = make_net(units, activation, self.out_activation_, "squared_error")
+        out_activation = self.out_activation_
+        activations = check_activations(self.activation, len(units) - 2, out_activation)
+        net = net_to_predict(tuple(units), tuple(activations), out_activation)
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
 
     def __getstate__(self):
@@ -695,7 +694,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             if getattr(self, "validation_scores_", None) is not None:
                 unknown = [np.nan] * len(self.validation_scores_)
                 vars(self).setdefault("validation_loss_curve_", unknown)
-            self._network()
+            theta, units = self._network()
+            if vars(self).get("coefs_") is not None:  # a subclass may keep them elsewhere
+                vars(self)["coefs_"], vars(self)["intercepts_"] = views(theta, units)
 
     def _supports_partial_fit(self):
         if self.solver == "lbfgs":

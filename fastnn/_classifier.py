@@ -386,7 +386,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         output = self._outputs(X)
         if self.n_outputs_ == 1:
-            return np.hstack([1 - output, output])
+            return np.concatenate([1 - output, output], axis=1)
         return output
 
     def predict_log_proba(self, X):

@@ -4,7 +4,9 @@ The door to the kernels: estimators hand over a ``Net`` and ``Data``, strings be
 and no array is computed with except by a kernel.
 """
 
+import functools
 import itertools
+import threading
 import time
 import warnings
 
@@ -31,7 +33,6 @@ from .kernels.layout import (
     SECONDS,
     THREADS,
     UPDATES,
-    Data,
     Net,
     Params,
     empty_data,
@@ -44,6 +45,7 @@ from .kernels.layout import (
 )
 from .kernels.losses import LOSSES, loss_constants
 from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, give, n_slots
+from .kernels.train import for_predict
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
@@ -100,9 +102,21 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
     )
 
 
+@functools.lru_cache
+def net_to_predict(units, activations, out_activation):
+    """``make_net`` for prediction, in which no loss plays a part; kept, as it takes long for a row.
+
+    Parameters
+    ----------
+    units, activations : tuple
+    out_activation : str or (str, float)
+    """
+    return make_net(units, list(activations), out_activation, "squared_error")
+
+
 def make_data(X, *, codes=None, targets=None, weights=None):
     """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR."""
-    data = empty_data(X.dtype)._asdict()
+    data = {}
     if hasattr(X, "indptr"):
         data["values"] = readonly(np.require(X.data, requirements="CA"))
         data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
@@ -115,7 +129,7 @@ def make_data(X, *, codes=None, targets=None, weights=None):
         data["targets"] = readonly(np.ascontiguousarray(targets, X.dtype))
     if weights is not None:
         data["weights"] = readonly(np.ascontiguousarray(weights, X.dtype))
-    return Data(**data)
+    return empty_data(X.dtype)._replace(**data)
 
 
 def operations_per_example(units):
@@ -560,28 +574,47 @@ def fit_lbfgs(estimator, net, theta, data, n_samples, tasks):
         )
 
 
+class _Kept(threading.local):
+    """Of each thread's last prediction: what its scratch was for, and the scratch."""
+
+    scratch = None, None
+
+
+_kept = _Kept()
+KEPT_BYTES = 2**18
+
+
+def _scratch(*shape):
+    """``work_to_predict``, kept if it is small: for a single row it took longer than the rest."""
+    known, work = _kept.scratch
+    if known != shape:
+        work = work_to_predict(*shape)
+        if work.a.nbytes + work.packed.nbytes <= KEPT_BYTES:
+            _kept.scratch = shape, work
+    return work
+
+
 def predict(net, theta, data, rows, n_threads=None):
     """Outputs of the network for the examples ``rows``, ``(len(rows), n_outputs)``.
 
     Goes through in blocks: scratch memory does not grow with the number of rows.
     """
-    n = len(rows)
-    out = np.empty((n, net.units[-1]), theta.dtype)
-    # Prediction has no barriers: a thread pays once it has some blocks to do.
-    per_example = operations_per_example(net.units.tolist())
+    n, units = len(rows), net.units.tolist()
+    out = np.empty((n, units[-1]), theta.dtype)
     if n <= PREDICT_ROWS:
-        n_threads = 1
-    n_threads = choose_n_threads(n_threads, per_example * n / 8)
+        n_threads, step = 1, max(1, n)
+    else:
+        # Prediction has no barriers: a thread pays once it has some blocks to do.
+        per_example = operations_per_example(units)
+        n_threads = choose_n_threads(n_threads, per_example * n / 8)
+        step = max(n_threads * PREDICT_ROWS, int(n_threads * PREDICT_OPERATIONS / per_example))
     capacity = n_threads * min(PREDICT_ROWS, max(1, n))
-    work = work_to_predict(
-        net.units.tolist(), theta.dtype, capacity, n_threads, data.row_starts.size > 0
-    )
-    kernel = predict_kernel[theta.dtype]
+    work = _scratch(units, theta.dtype, capacity, n_threads, data.row_starts.size > 0)
+    kernel, taken = predict_kernel[theta.dtype], for_predict(net, data, work)
     theta_t, rows = transposed(theta, net), readonly(rows)
-    step = max(capacity, int(n_threads * PREDICT_OPERATIONS / per_example))
     for first in range(0, n, step):
         part = slice(first, first + step)
-        arguments = (net, theta, theta_t, data, rows[part], out[part], work, n_threads)
+        arguments = (*taken, theta, theta_t, rows[part], out[part], n_threads)
         if n_threads == 1:
             kernel(*arguments, 0)
             continue

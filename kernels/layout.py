@@ -163,27 +163,36 @@ def vector_behind(coefs, intercepts):
     theta = intercepts[0].base
     if not isinstance(theta, np.ndarray) or theta.ndim != 1:
         return None
-    address = theta.__array_interface__["data"][0]
-    end = address + theta.nbytes
+    end, size = None, 0
     for pair in zip(intercepts, coefs, strict=True):
         for array in pair:
             if array.base is not theta or not array.flags.c_contiguous:
                 return None
-            if array.__array_interface__["data"][0] != address:
+            address = array.__array_interface__["data"][0]
+            if end is not None and address != end:
                 return None
-            address += array.nbytes
-    return theta if address == end else None
+            end = address + array.nbytes
+            size += array.nbytes
+    return theta if size == theta.nbytes else None  # then the first begins where theta does
 
 
 def transposed(theta, net):
-    """A new vector ``theta_t``, filled where the forward pass reads it: layers of few outputs."""
+    """``theta_t``, filled where the forward pass reads it: layers of few outputs.
+
+    ``theta`` itself if these have one output, whose transpose is the same.
+    """
+    layers = zip(net.starts.tolist(), itertools.pairwise(net.units.tolist()), strict=False)
+    read = [
+        (start, n_in + 1, n_out)
+        for start, (n_in, n_out) in layers
+        if few_outputs.py_func(n_in + 1, n_out, VECTOR_BYTES // theta.itemsize)
+    ]
+    if all(n_out == 1 for _, _, n_out in read):
+        return theta
     theta_t = np.empty_like(theta)
-    starts = net.starts.tolist()
-    for start, stop, n_out in zip(starts, starts[1:], net.units[1:].tolist(), strict=False):
-        n_in = (stop - start) // n_out
-        if few_outputs.py_func(n_in, n_out, VECTOR_BYTES // theta.itemsize):
-            block = theta[start:stop].reshape(n_in, n_out)
-            theta_t[start:stop].reshape(n_out, n_in)[...] = block.T
+    for start, n_rows, n_out in read:
+        block = slice(start, start + n_rows * n_out)
+        theta_t[block].reshape(n_out, n_rows)[...] = theta[block].reshape(n_rows, n_out).T
     return theta_t
 
 

@@ -30,8 +30,10 @@ from .layout import (
     SECONDS,
     THREADS,
     UPDATES,
+    Data,
     Net,
     Params,
+    Work,
     empty_data,
     new_orders,
     work_for,
@@ -250,8 +252,55 @@ def _train(net, params, data, rows, orders, work, sync, thread):
             return
 
 
-def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
-    """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
+def _predict(
+    units,
+    starts,
+    activations,
+    constants,
+    saves,
+    dropout,
+    X,
+    values,
+    columns,
+    row_starts,
+    a,
+    widths,
+    a_starts,
+    packed,
+    capacity,
+    theta,
+    theta_t,
+    rows,
+    out,
+    n_threads,
+    thread,
+):
+    """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``.
+
+    The first arguments are what the forward pass reads of Net, Data and Work, see ``for_predict``:
+    to take in whole tuples is as much work as to predict a row.
+    """
+    no_integers, no_reals, none = np.empty((0, 0), np.int64), dropout[:0], a[:0]
+    net = Net(units, starts, activations, constants, saves, dropout, 0, 0, no_reals, 0)
+    data = Data(X, values, columns, row_starts, columns[:0], X[:0], values[:0])
+    work = Work(
+        a=a,
+        d=none,
+        saved=none,
+        y=none,
+        widths=widths,
+        a_starts=a_starts,
+        d_starts=a_starts,
+        capacity=capacity,
+        row_loss=none,
+        cursors=no_integers,
+        chunks=no_integers,
+        shares=no_integers,
+        squares=no_reals,
+        norms=no_reals,
+        parts=packed[:0],
+        packed=packed,
+    )
     net, data, work = borrowed(net), borrowed(data), borrowed(work)
     theta, theta_t = borrowed(theta), borrowed(theta_t)
     rows, out = borrowed(rows), borrowed(out)
@@ -267,6 +316,19 @@ def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
         for i in range(B):
             for k in range(width):
                 out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
+
+
+def for_predict(net, data, work):
+    """What ``predict`` takes of these, its first arguments."""
+    return (
+        *net[: Net._fields.index("seed")],
+        *data[: Data._fields.index("codes")],
+        work.a,
+        work.widths,
+        work.a_starts,
+        work.packed,
+        work.capacity,
+    )
 
 
 def _sample_net():
@@ -301,13 +363,11 @@ def _sample_train(dtype):
 
 def _sample_predict(dtype):
     return (
-        _sample_net(),
+        *for_predict(_sample_net(), empty_data(dtype), work_for([1, 1], dtype, 1, 1, sparse=False)),
         np.zeros(2, dtype),
         np.zeros(2, dtype),
-        empty_data(dtype),
         readonly(np.zeros(1, np.int64)),
         np.zeros((1, 1), dtype),
-        work_for([1, 1], dtype, 1, 1, sparse=False),
         1,
         0,
     )

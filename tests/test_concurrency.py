@@ -77,6 +77,24 @@ def test_partial_fits_of_one_estimator_take_turns():
     assert bits(shared, X) == bits(expected, X)
 
 
+def test_single_rows_in_16_threads_give_the_serial_bits():
+    """Each thread keeps the scratch of its last prediction, of a network of whatever shape."""
+    models = [
+        make(hidden_layer_sizes=sizes, max_iter=2, random_state=seed).fit(X.astype(dtype), Y)
+        for make in (MLPClassifier, MLPRegressor)
+        for sizes in ((12,), (40, 7), ())
+        for dtype in (np.float32, np.float64)
+        for seed in (0, 1)
+    ]
+
+    def predictions(i):
+        rows = [X[i + k : i + k + 1 + k % 3] for k in range(20)]
+        return [model.predict(row).tobytes() for row in rows for model in models]
+
+    serial = [predictions(i) for i in range(40)]
+    assert in_16_threads(predictions, 40) == serial
+
+
 def test_predictions_while_the_estimator_is_fitted_to_other_data():
     """Outputs of some weights, or an error that says so; the kernel never reads out of bounds."""
     wide = np.hstack([X, X, X])

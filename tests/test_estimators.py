@@ -3,6 +3,7 @@
 import _thread
 import copy
 import inspect
+import itertools
 import pickle
 import threading
 import warnings
@@ -21,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastnn import MLPClassifier, MLPRegressor
+from fastnn import MLPClassifier, MLPRegressor, _training
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -130,6 +131,71 @@ def test_weights_given_by_hand_are_used():
     np.testing.assert_allclose(model.predict([[2.0]]), [3 * 2.5 + 4 * 4.25 + 1])
     model.coefs_[0][0, 0] = 0.0
     np.testing.assert_allclose(model.predict([[2.0]]), [3 * 0.5 + 4 * 4.25 + 1])
+
+
+def logits(model, X):
+    """Of a network of ReLUs, by NumPy."""
+    for W, b in zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True):
+        X = np.maximum(X @ W + b, 0)
+    return X @ model.coefs_[-1] + model.intercepts_[-1]
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 300])
+@pytest.mark.parametrize("n_outputs", [1, 2, 10])
+@pytest.mark.parametrize("hidden", [(), (30,), (7, 1, 9)])
+def test_weights_that_change_in_place_change_the_next_prediction(hidden, n_outputs, n_rows):
+    """What a prediction keeps for the next is nothing that depends on them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 4)), rng.standard_normal((300, n_outputs))
+    X = abs(X)  # and positive weights: no unit is off
+    model = MLPRegressor(hidden_layer_sizes=hidden, max_iter=2, random_state=0)
+    model.fit(X, y.squeeze())
+    X = X[:n_rows]
+    for array in [*model.coefs_, *model.intercepts_]:
+        array[...] = abs(array)
+
+    def check():
+        expected = logits(model, X)
+        found = model.predict(X).reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        return found
+
+    before = check()
+    for arrays in (model.coefs_, model.intercepts_):
+        for i in range(len(arrays)):
+            arrays[i] += 0.5  # in place
+            assert not np.array_equal(check(), before)
+            arrays[i] = given = arrays[i] + 0.5  # another array in its place
+            check()
+            given += 0.5
+            before = check()
+    model.coefs_, model.intercepts_ = model.coefs_[:], [b * 2 for b in model.intercepts_]
+    check()
+    if hidden:
+        model.activation = "tanh"
+        assert not np.allclose(model.predict(X).ravel(), logits(model, X).ravel())
+
+
+def test_a_prediction_leaves_nothing_on_the_estimator():
+    model = MLPClassifier((5,), max_iter=2, random_state=0).fit(X_IRIS, Y_IRIS)
+    attributes, saved = dict(vars(model)), pickle.dumps(model)
+    for rows in (X_IRIS[:1], X_IRIS, X_IRIS[:1].astype(np.float32)):
+        model.predict_proba(rows)
+    assert vars(model) == attributes and pickle.dumps(model) == saved
+    deep = copy.deepcopy(model)
+    deep.coefs_[0][...] = 0
+    assert not np.array_equal(deep.predict_proba(X_IRIS[:1]), model.predict_proba(X_IRIS[:1]))
+
+
+@pytest.mark.parametrize("shape", [(5, 100_000, 1), (3, 20_000, 20)])
+def test_the_scratch_of_a_large_prediction_is_not_kept(shape):
+    model = MLPRegressor.from_weights(
+        [np.zeros(pair) for pair in itertools.pairwise(shape)], [np.zeros(n) for n in shape[1:]]
+    )
+    for n_rows in (1, 2, 300):
+        model.predict(np.zeros((n_rows, shape[0])))
+        _, work = _training._kept.scratch
+        assert work is None or sum(a.nbytes for a in work if hasattr(a, "nbytes")) < 2**19
 
 
 @pytest.mark.parametrize("ours", ESTIMATORS)

@@ -217,7 +217,7 @@ def train(settings, T, sparse, n_threads, side):
             def call(*arguments):
                 arguments = protect(arguments, side)
                 predict[dtype](*arguments)
-                outputs.append(arguments[5].copy())
+                outputs.append(arguments[-3].copy())
 
             return call
 
