@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 
 from ._activations import check_activations
 from ._inputs import checked_data, checked_examples
-from ._training import make_net
+from ._network import make_net
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import SAVE_INPUTS

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import sys
 from numbers import Integral, Real
+from types import SimpleNamespace
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,22 +20,17 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
-from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
+from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
+from ._checkpoint import description, is_of
 from ._given_weights import checked_init, with_weights
 from ._inputs import checked_data, checked_examples, checked_weight, hidden_units
+from ._loops import Progress, fit_lbfgs, fit_stochastic
+from ._monitor import History, Monitor
+from ._network import make_data, make_net, predict
 from ._one_at_a_time import turn
+from ._optimizer import Optimizer
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
-from ._training import (
-    Optimizer,
-    Progress,
-    check_finite,
-    fit_lbfgs,
-    fit_stochastic,
-    make_data,
-    make_net,
-    predict,
-)
 from ._validation import by_a_part, by_given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 from .kernels.rules import SOLVERS
@@ -355,102 +351,138 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         run = BaseMLP._fit
         if hasattr(self, "_skl_callbacks"):
             run = with_callbacks(run)
-        with turn(self, going_on=bool(self.warm_start)):
-            return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
+        with turn(self, going_on=bool(self.warm_start)) as warnings:
+            validation = X_val, y_val, sample_weight_val
+            warnings += run(self, X, y, sample_weight, incremental=False, validation=validation)
+        return self
 
-    def _fit(
-        self,
-        X,
-        y,
-        sample_weight,
-        incremental,
-        X_val=None,
-        y_val=None,
-        sample_weight_val=None,
-    ):
-        validate_parameter_constraints(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
-        hidden = hidden_units(self.hidden_layer_sizes)
-        self._check_together(incremental, X_val, y_val, sample_weight_val)
-        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+    def _fit(self, X, y, sample_weight, incremental, validation=(None, None, None)):
+        """Train, from the first check to the fitted attributes.
+
+        Returns
+        -------
+        list of (message, category)
+            Warnings, for when the fit has succeeded.
+        """
+        settings = self._settings()
+        self._check_together(incremental, *validation)
+        first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)
-        n_samples = X.shape[0]
         sample_weight = checked_weight(sample_weight, X)
-        rng = check_random_state(self.random_state)
-        # Of a copy that a callback was given in the middle of a fit.
-        progress = vars(self).pop("_progress", None)
-        if first_pass or incremental or self.solver == "lbfgs":
-            progress = None
-        if progress is not None:
-            rng = np.random.RandomState() if self.random_state is None else rng
-            rng.set_state(progress.rng_state)
-        loss, out_activation, loss_settings = self._loss_and_output(kind)
-        activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
-        dropout = self._check_dropout(len(hidden))
-        units = [X.shape[1], *hidden, self._n_outputs(kind, target)]
-        if first_pass:
-            theta = self._initialize(units, out_activation, X.dtype, rng)
-        else:
-            theta = self._present_weights(units, X.dtype)
-        self.n_outputs_ = units[-1]
-        if progress is not None:
-            theta[...] = progress.theta
-            progress.theta = theta
-        else:
-            progress = Progress(theta, rng)
-        scaling = self._standardization(X, target, out_activation, first_pass)
-        X, target = scaling.transform(X, target)
+        network = self._network_settings(settings, kind, target, X.shape[1])
+        self.n_outputs_ = network["units"][-1]
+        examples = self._checked_validation(validation, X.dtype)
+
+        def fit():
+            validation = examples or (None, None, None)
+            names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
+            arrays = X, target, sample_weight, *validation
+            return description(settings, **dict(zip(names, arrays, strict=True)))
+
+        progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
+        theta = progress.theta
+        history = History() if first_pass else History.going_on(vars(self))
+        scaling = self._standardization(X, target, network["out_activation"], first_pass)
         # Given weights are those of X itself.
-        fresh = progress.n_epochs > 0 or (first_pass and isinstance(self.init, str))
-        in_codes = kind == "binary" or loss == "cross_entropy"
+        fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
+        X, target = scaling.transform(X, target)
+        in_codes = kind == "binary" or network["loss"] == "cross_entropy"
         data = make_data(
             X,
             codes=target if in_codes else None,
             targets=None if in_codes else self._target_values(kind, target, X.dtype),
             weights=self._training_weight(sample_weight, target, kind, incremental),
         )
-        seed = int(rng.randint(2**31)) if np.any(dropout) else 0
-        net = make_net(units, activation, out_activation, loss, dropout, seed, **loss_settings)
-        with scaling.training(self.coefs_, self.intercepts_, fresh):
-            if self.solver == "lbfgs":
-                # scipy reports each iteration at its end, so one more begins than there are.
-                with self._tasks("iteration", self.max_iter + 1, progress, given) as tasks:
-                    fit_lbfgs(self, net, theta, data, n_samples, tasks)
-            else:
-                new = not incremental and progress.n_epochs == 0
-                if new or not hasattr(self, "_optimizer"):
-                    self._optimizer = Optimizer(self, theta.size, theta.dtype)
-                self._optimizer.go_on(theta)
-                train_rows = validation = None
-                if X_val is not None:
-                    validation = by_given_examples(
-                        self, net, theta, kind, X_val, y_val, sample_weight_val
-                    )
-                elif self.early_stopping:
-                    train_rows, validation = by_a_part(
-                        self, net, theta, data, kind, target, sample_weight, given[0], y, rng
-                    )
-                self._prepare_history(first_pass, validation is not None)
-                with self._tasks("epoch", self.max_iter, progress, given, incremental) as tasks:
-                    fit_stochastic(
-                        self,
-                        net,
-                        progress,
-                        data,
-                        n_samples,
-                        rng,
-                        incremental,
-                        train_rows,
-                        validation,
-                        first_pass,
-                        tasks,
-                    )
-        check_finite(self, theta)
-        return self
+        seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
+        net = make_net(**network, seed=seed)
+        rows, watched = np.arange(len(target)), None
+        report = Report(settings, type(self).__name__, not incremental, examples is not None)
+        tasks = self._tasks(settings, history, progress, given, incremental, fit)
+        with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
+            if settings.solver == "lbfgs":
+                return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
+            if examples is not None:
+                watched = by_given_examples(self, net, theta, kind, examples, validation[:2])
+            elif settings.early_stopping:
+                rows, watched = by_a_part(
+                    self, net, theta, data, kind, target, sample_weight, given[0], y, rng
+                )
+            history.begin(progress, settings.early_stopping, watched is not None)
+            self._optimizer = self._going_optimizer(settings, progress, incremental)
+            monitor = Monitor(
+                settings, history, progress, self._optimizer, watched, report, first_pass
+            )
+            return fit_stochastic(
+                settings, net, data, rows, progress, monitor, rng, incremental, tasks, report
+            )
+
+    def _settings(self):
+        """The parameters as they are now, checked: what training goes by to its end."""
+        # Also those that a subclass has fixed and does not take.
+        parameters = {
+            name: getattr(self, name, default) for name, default in self._own_parameters().items()
+        }
+        validate_parameter_constraints(self._parameter_constraints, parameters, type(self).__name__)
+        return SimpleNamespace(**parameters)
+
+    def _network_settings(self, settings, kind, target, n_features):
+        """The arguments of ``make_net``, checked."""
+        hidden = hidden_units(settings.hidden_layer_sizes)
+        loss, out_activation, loss_settings = self._loss_and_output(kind)
+        activation = check_activations(
+            settings.activation, len(hidden), out_activation, fitting=True
+        )
+        return dict(
+            units=[n_features, *hidden, self._n_outputs(kind, target)],
+            activation=activation,
+            out_activation=out_activation,
+            loss=loss,
+            dropout=self._check_dropout(len(hidden)),
+            **loss_settings,
+        )
+
+    def _checked_validation(self, validation, dtype):
+        """X_val, encoded y_val and sample_weight_val; None if they were not given."""
+        X, y, sample_weight = validation
+        if X is None:
+            return None
+        try:
+            X, y = checked_data(self, X, y, reset=False)
+            X = X.astype(dtype, copy=False)
+            return X, self._encode_more(y), checked_weight(sample_weight, X)
+        except ValueError as error:
+            raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
+
+    def _begin(self, settings, network, dtype, first_pass, incremental, fit):
+        """``Progress`` with the weights to begin with, and the random numbers of this fit."""
+        rng = check_random_state(settings.random_state)
+        # Of a copy that a callback was given in the middle of a fit.
+        checkpoint = vars(self).pop("_progress", None)
+        if first_pass:
+            theta = self._initialize(network["units"], network["out_activation"], dtype, rng)
+            return Progress(theta, rng), rng
+        theta = self._present_weights(network["units"], dtype)
+        stochastic = settings.solver != "lbfgs" and not incremental
+        if checkpoint is None or not stochastic or not is_of(checkpoint, fit()):
+            return Progress(theta, rng), rng
+        rng = np.random.RandomState() if settings.random_state is None else rng
+        rng.set_state(checkpoint.rng_state)
+        theta[...] = checkpoint.theta
+        checkpoint.theta = theta
+        return checkpoint, rng
+
+    def _going_optimizer(self, settings, progress, incremental):
+        """The optimizer to go on with, or a new one where there is none of this solver."""
+        theta = progress.theta
+        optimizer = getattr(self, "_optimizer", None)
+        goes_on = incremental or progress.n_epochs > 0
+        if optimizer is None or not goes_on or not optimizer.is_of(settings):
+            optimizer = Optimizer(settings, theta.size, theta.dtype)
+        optimizer.go_on(settings, theta)
+        return optimizer
 
     def _check_together(self, incremental, X_val, y_val, sample_weight_val):
         """Raise ValueError where what is given does not go together."""
@@ -552,6 +584,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return np.eye(self.n_outputs_, dtype=dtype)[target]
         return target.reshape(len(target), -1)
 
+    @classmethod
+    def _own_parameters(cls):
+        """The parameters of fastnn's constructor and their defaults, whatever a subclass takes."""
+        own = next(c for c in cls.__mro__ if c.__module__.startswith("fastnn."))
+        parameters = inspect.signature(own).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
     @property
     def Theta_(self):
         """Weights of each layer in the layout of the notes, the biases in the first column.
@@ -571,33 +610,28 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             Theta[-1].flags.writeable = False
         return Theta
 
-    def _prepare_history(self, anew, validated):
-        """Begin the record of losses and scores, or the part that earlier fits did not keep."""
-        if anew or not hasattr(self, "loss_curve_"):
-            self.loss_curve_ = []
-            self._no_improvement_count = 0
-            self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
-            self.validation_loss_curve_ = None
-        if validated and self.validation_scores_ is None:
-            self.validation_scores_ = []
-            self.validation_loss_curve_ = []
-            self.best_validation_score_ = -np.inf
-        if not self.early_stopping and self.best_loss_ is None:
-            self.best_loss_ = np.inf
-
-    def _tasks(self, name, most, progress, given, incremental=False):
+    def _tasks(self, settings, history, progress, given, incremental, fit):
         """The fit and its epochs as scikit-learn's callbacks see them."""
         X, y, sample_weight = given
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        by_lbfgs = settings.solver == "lbfgs"
+
+        def publish():
+            vars(self).update(history.attributes(epochs=not by_lbfgs))
 
         def attributes():
-            """Of a copy that predicts, and goes on with this fit."""
-            names = "_optimizer", "loss_curve_", "validation_scores_", "validation_loss_curve_"
-            going_on = {name: vars(self)[name] for name in names if name in vars(self)}
-            going_on["_progress"] = progress
+            """What makes a copy predict, and go on with this fit."""
+            going_on = history.attributes(epochs=not by_lbfgs)
+            if not by_lbfgs:
+                progress.fit = progress.fit or fit()
+                going_on |= {"_progress": progress, "_optimizer": self._optimizer}
             return self._fitted_weights(progress.theta) | copy.deepcopy(going_on)
 
-        return Tasks(self, name, most, attributes, not incremental, X=X, y=y, metadata=metadata)
+        # scipy reports each iteration at its end, so one more begins than there are.
+        name, most = ("iteration", 1) if by_lbfgs else ("epoch", 0)
+        most += settings.max_iter
+        called = not incremental
+        return Tasks(self, name, most, publish, attributes, called, X=X, y=y, metadata=metadata)
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
@@ -667,8 +701,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            vars(self).setdefault(name, parameter.default)
+        for name, default in self._own_parameters().items():
+            vars(self).setdefault(name, default)
         if hasattr(self, "coefs_"):
             vars(self).setdefault("_scaling", Standardization())
             if getattr(self, "validation_scores_", None) is not None:

@@ -214,7 +214,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ValueError
             If ``classes`` is missing in the first call or differs in a later one, or y has others.
         """
-        with turn(self, going_on=True):
+        with turn(self, going_on=True) as warnings:
             if classes is None:
                 if not hasattr(self, "classes_"):
                     raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -227,7 +227,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             else:
                 labels = y if type_of_target(y).startswith("multilabel") else classes
                 self._learn_classes(labels, unique_labels(classes))
-            return self._fit(X, y, sample_weight, incremental=True)
+            warnings += self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def _learn_classes(self, y, classes=None):
         check_classification_targets(y)

@@ -6,6 +6,8 @@ import os
 import threading
 import weakref
 
+from ._warn import warn
+
 _turns = weakref.WeakKeyDictionary()  # a lock for each estimator that was ever fitted
 if hasattr(os, "register_at_fork"):
     # No thread that could hold one of these lives on in a child process.
@@ -16,12 +18,16 @@ if hasattr(os, "register_at_fork"):
 def turn(estimator, going_on):
     """A block that fits ``estimator``, or raises an exception and leaves it as it was.
 
+    It is given a list for warnings, pairs of message and category, which are issued once the fit
+    has succeeded: a filter may turn them into exceptions, and they are no reason to undo it.
+
     Parameters
     ----------
     estimator : BaseMLP
     going_on : bool
         Whether the block may train the present weights in place; otherwise it makes new ones.
     """
+    warnings = []
     with _turns.setdefault(estimator, threading.RLock()):
         before = dict(vars(estimator))
         curves, weights = [], []
@@ -37,7 +43,7 @@ def turn(estimator, going_on):
                 if hasattr(array, "flags") and array.flags.writeable
             ]
         try:
-            yield
+            yield warnings
         except BaseException:
             vars(estimator).clear()
             vars(estimator).update(before)
@@ -46,3 +52,5 @@ def turn(estimator, going_on):
             for array, values in weights:
                 array[...] = values
             raise
+    for message, category in warnings:
+        warn(message, category)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastnn import Network, backpropagation
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rules import ADAGRAD, ADAM, ADAMW, NADAM, NESTEROV, RMSPROP, SGD, Rule
 

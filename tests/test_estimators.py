@@ -68,6 +68,8 @@ def test_fitted_attributes_are_those_of_sklearn(ours, solver, early_stopping):
 
     if solver != "lbfgs":  # what fastnn adds
         assert (vars(mine).pop("validation_loss_curve_") is None) == (not early_stopping)
+        assert (vars(mine).pop("best_epoch_") is None) == (not early_stopping)
+    assert vars(mine).pop("stop_reason_") == "max_iter"
     assert public(mine) == public(theirs)
     for name in public(mine):
         a, b = getattr(mine, name), getattr(theirs, name)

@@ -46,7 +46,7 @@ def test_kernel_tests_pass_with_bounds_checks(run_python, bounds_checked):
 GATHER = """
 import numpy as np
 from numba import njit
-from fastnn._training import make_data
+from fastnn._network import make_data
 from fastnn.kernels.layout import work_for
 from fastnn.kernels.network import gather
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
@@ -58,7 +58,8 @@ print(*work.a[1:3])
 
 TRAIN = """
 import numpy as np
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels.rules import GRADIENT, Rule
 data = make_data(np.zeros((6, 2))[:3], targets=np.zeros((6, 1))[:3])
 net = make_net([2, 1], "relu", "identity", "squared_error")

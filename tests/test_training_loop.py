@@ -462,14 +462,6 @@ def test_a_weighted_scorer_with_metadata_routing():
     assert model.validation_scores_ == plain.validation_scores_
 
 
-def test_scores_that_are_nan_are_no_progress():
-    model = MLPClassifier(
-        early_stopping=True, scoring=lambda *a: np.nan, n_iter_no_change=3, random_state=0
-    )
-    model.fit(X_IRIS, Y_IRIS)
-    assert model.n_iter_ == 4
-
-
 def test_a_diverged_network_ends_with_the_usual_error_or_its_best_weights():
     model = MLPRegressor(
         activation="identity",
