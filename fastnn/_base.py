@@ -1,6 +1,7 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
 import copy
+import functools
 import inspect
 import itertools
 import sys
@@ -376,11 +377,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_outputs_ = network["units"][-1]
         examples = self._checked_validation(validation, X.dtype)
 
-        def fit():
-            validation = examples or (None, None, None)
-            names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
-            arrays = X, target, sample_weight, *validation
-            return description(settings, **dict(zip(names, arrays, strict=True)))
+        names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
+        arrays = X, target, sample_weight, *(examples or (None, None, None))
+        # Called only where there is a checkpoint to write or to go on from.
+        fit = functools.partial(description, settings, **dict(zip(names, arrays, strict=True)))
 
         progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
         theta = progress.theta
