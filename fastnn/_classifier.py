@@ -193,6 +193,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(self, X, y, sample_weight=None, classes=None):
         """Go through the given examples once, in mini-batches, from the present weights.
 
+        Every parameter acts from the next call on. A new ``learning_rate_init``, or another
+        schedule, sets the rate anew; another ``solver`` begins with a new state of its own
+        (``nesterovs_momentum`` keeps the velocities). In scikit-learn none of them acts.
+
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
