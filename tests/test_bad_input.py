@@ -237,14 +237,14 @@ FITS = {
         X[:1],
         Z[:1],
         {},
-        "n_samples=1.*train set will be empty",
+        "cannot set validation_fraction=0.1 of the 1 examples aside: .*too small.*X_val",
     ),
     "too few of a class to set aside": (
         classifier(early_stopping=True),
         X[:3],
         [0, 0, 1],
         {},
-        "only 1 member",
+        "class 1 of y has only one.*X_val",
     ),
     "two billion columns": (
         classifier(),
