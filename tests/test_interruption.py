@@ -11,7 +11,7 @@ from _thread import start_new_thread
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from fastnn import MLPClassifier, MLPRegressor
