@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
 from ._given_weights import checked_init, with_weights
-from ._inputs import checked_data, checked_examples, checked_weight, hidden_units
+from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._one_at_a_time import turn
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
@@ -375,6 +375,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._check_together(incremental, X_val, y_val, sample_weight_val)
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
 
+        X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)

@@ -164,7 +164,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode(self, y, incremental):
         """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
         self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
-        return self.loss, self._targets(y)
+        target = self._targets(y)
+        if hasattr(self, "coefs_") and (self.warm_start or incremental):
+            self._check_n_outputs(target, "y", "what the network was fitted to")
+        return self.loss, target
 
     def _targets(self, y):
         """Targets of training or validation, one column for each output."""
@@ -179,6 +182,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""
+        for name, value in (("quantile", 0.5), ("huber_delta", 1.0)):
+            given = getattr(self, name)
+            if self.loss != name.split("_")[0] and (np.ndim(given) > 0 or given != value):
+                raise ValueError(
+                    f"{name}={given!r} is for loss={name.split('_')[0]!r}, got loss={self.loss!r}."
+                )
         settings = {}
         if self.loss == "huber":
             settings["bend"] = float(self.huber_delta)
@@ -190,10 +199,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode_more(self, y):
         """Targets of other examples, in the form of those of the training examples."""
         y = self._targets(y)
-        n_outputs = self._n_outputs(None, y)
-        if n_outputs != self.n_outputs_:
-            raise ValueError(f"y_val has {n_outputs} outputs, y has {self.n_outputs_}.")
+        self._check_n_outputs(y, "y_val", "y")
         return y
+
+    def _check_n_outputs(self, target, name, other):
+        n_outputs = self._n_outputs(None, target)
+        if n_outputs != self.n_outputs_:
+            quantiles = f", by quantile={self.quantile!r}" if self._n_quantiles() > 1 else ""
+            raise ValueError(
+                f"{name} has {n_outputs} outputs{quantiles}, but {other} has {self.n_outputs_}."
+            )
 
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]
