@@ -20,7 +20,7 @@ from ._one_at_a_time import turn
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
     class_weight : 'balanced', dict or None, default=None
-        Weight of the examples of each class, times ``sample_weight``: None is 1,
+        Weight >= 0 of the examples of each class, times ``sample_weight``: None is 1,
         'balanced' is inverse to how often the class occurs. For multilabel targets a list of
         dicts, one for each label; the weights of an example's labels are multiplied. Scores, also
         those of ``early_stopping``, go by ``sample_weight`` alone.

@@ -82,7 +82,6 @@ def checked_data(estimator, X, y, reset):
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     if numeric:
-        _refuse_times("y", y)  # of categories
         assert_all_finite(y, input_name="y")  # None among objects became NaN just now
     return _canonical(X), y
 
@@ -188,12 +187,18 @@ def _needs_no_validation(estimator, X):
 
 
 def _columns(array):
-    """Names and types of the columns of a table; one of each for anything else."""
+    """Names and types of the columns of a table, one of each for anything else.
+
+    Of categories the type is that of what they are.
+    """
     if hasattr(array, "column_names"):  # pyarrow
         return array.column_names, array.schema.types
     if hasattr(array, "columns"):
-        return list(array.columns), list(array.dtypes)
-    return [getattr(array, "name", None)], [getattr(array, "dtype", getattr(array, "type", None))]
+        names, types = list(array.columns), list(array.dtypes)
+    else:
+        names = [getattr(array, "name", None)]
+        types = [getattr(array, "dtype", getattr(array, "type", None))]
+    return names, [getattr(getattr(t, "categories", None), "dtype", t) for t in types]
 
 
 def _refuse_times(name, array):

@@ -75,6 +75,7 @@ OF_THE_CLASSIFIER = {
     "class_weight": ["fair", 3, (1, 2)],
     "label_smoothing": [-0.1, 1.0, *NUMBERS],
     "threshold": [-0.1, 1.1, *NUMBERS],
+    "pos_label": [[1], (1,), 1j],
 }
 OF_THE_REGRESSOR = {
     "loss": ["hinge", "log_loss", "cross_entropy", None, 3],
