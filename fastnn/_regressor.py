@@ -13,12 +13,12 @@ from ._one_at_a_time import turn
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
-        The quantile that the loss 'quantile' estimates, of which alone it is. A list, in ascending order, estimates
-        several at once: ``predict`` returns a column for each, ascending within each row, and with
-        several targets those of the first target come first. Scores are those of the quantile
-        closest to 0.5.
+        The quantile that the loss 'quantile' estimates; only for that loss. A list, in ascending
+        order, estimates several at once: ``predict`` returns a column for each, ascending within
+        each row, and with several targets those of the first target come first. Scores are those of
+        the quantile closest to 0.5.
     huber_delta : float, default=1.0
-        Error from which on the loss 'huber', of which alone it is, grows linearly, in units of y.
+        Error from which on the loss 'huber' grows linearly, in units of y; only for that loss.
     standardize_target : bool, default=False
         Whether to train on targets of mean 0 and variance 1, with an identity as output activation.
         Afterwards that is part of the last layer: the fitted network gives y as it is. Losses, and
