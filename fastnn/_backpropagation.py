@@ -256,7 +256,6 @@ def _of_estimator(estimator, X, y):
         net = make_net(units, functions, out, "squared_error")
         return _dense(checked_examples(estimator, X)), None, Theta, net
     _check_derivatives([*functions, out])
-    estimator.warm_start = False  # for which y would have to have all the classes
     X, y = checked_data(estimator, X, y, reset=False)
     kind, target = estimator._encode(y, incremental=True)
     loss, out, settings = estimator._loss_and_output(kind)

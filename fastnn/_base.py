@@ -24,7 +24,7 @@ from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
 from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
 from ._given_weights import checked_init, with_weights
-from ._inputs import checked_data, checked_examples, checked_weight, hidden_units
+from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._loops import Progress, fit_lbfgs, fit_stochastic
 from ._monitor import History, Monitor
 from ._network import make_data, make_net, predict
@@ -408,6 +408,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._check_together(incremental, *validation)
         first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
+        X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)
@@ -492,8 +493,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             X, y = checked_data(self, X, y, reset=False)
             X = X.astype(dtype, copy=False)
             return X, self._encode_more(y), checked_weight(sample_weight, X)
-        except ValueError as error:
-            raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
+        except (TypeError, ValueError) as error:
+            make = TypeError if isinstance(error, TypeError) else ValueError
+            raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
     def _begin(self, settings, network, dtype, first_pass, incremental, fit):
         """``Progress`` with the weights to begin with, and the random numbers of this fit."""

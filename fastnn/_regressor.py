@@ -13,12 +13,12 @@ from ._scores import score
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
-        The quantile that the loss 'quantile' estimates. A list, in ascending order, estimates
-        several at once: ``predict`` returns a column for each, ascending within each row, and with
-        several targets those of the first target come first. The score is their mean, see
-        ``score``.
+        The quantile that the loss 'quantile' estimates; only for that loss. A list, in ascending
+        order, estimates several at once: ``predict`` returns a column for each, ascending within
+        each row, and with several targets those of the first target come first. The score is their
+        mean, see ``score``.
     huber_delta : float, default=1.0
-        Error from which on the loss 'huber' grows linearly, in units of y.
+        Error from which on the loss 'huber' grows linearly, in units of y; only for that loss.
     standardize_target : bool, default=False
         Whether to train on targets of mean 0 and variance 1, with an identity as output activation.
         Afterwards that is part of the last layer: the fitted network gives y as it is. Losses, and
@@ -169,7 +169,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode(self, y, incremental):
         """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
         self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
-        return self.loss, self._targets(y)
+        target = self._targets(y)
+        if hasattr(self, "coefs_") and (self.warm_start or incremental):
+            self._check_n_outputs(target, "y", "what the network was fitted to")
+        return self.loss, target
 
     def _targets(self, y):
         """Targets of training or validation, one column for each output."""
@@ -184,6 +187,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""
+        for name, value in (("quantile", 0.5), ("huber_delta", 1.0)):
+            given = getattr(self, name)
+            if self.loss != name.split("_")[0] and (np.ndim(given) > 0 or given != value):
+                raise ValueError(
+                    f"{name}={given!r} is for loss={name.split('_')[0]!r}, got loss={self.loss!r}."
+                )
         settings = {}
         if self.loss == "huber":
             settings["bend"] = float(self.huber_delta)
@@ -195,10 +204,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode_more(self, y):
         """Targets of other examples, in the form of those of the training examples."""
         y = self._targets(y)
-        n_outputs = self._n_outputs(None, y)
-        if n_outputs != self.n_outputs_:
-            raise ValueError(f"y_val has {n_outputs} outputs, y has {self.n_outputs_}.")
+        self._check_n_outputs(y, "y_val", "y")
         return y
+
+    def _check_n_outputs(self, target, name, other):
+        n_outputs = self._n_outputs(None, target)
+        if n_outputs != self.n_outputs_:
+            quantiles = f", by quantile={self.quantile!r}" if self._n_quantiles() > 1 else ""
+            raise ValueError(
+                f"{name} has {n_outputs} outputs{quantiles}, but {other} has {self.n_outputs_}."
+            )
 
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]

@@ -132,5 +132,6 @@ def test_regressors(parameters, loss, quantile, standardize, n_outputs, containe
         y = np.column_stack((y, y**2))
     if loss in ("poisson", "gamma"):
         standardize = False
+    quantile = quantile if loss == "quantile" else 0.5
     model = MLPRegressor(loss, **parameters, quantile=quantile, standardize_target=standardize)
     check(model, X[:150], y[:150], container, dtype, weighted)

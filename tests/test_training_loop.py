@@ -342,13 +342,13 @@ def test_validation_arguments_that_do_not_fit_are_refused(early_stopping):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:3], y_val=[0, 7, 3])
     with pytest.raises(ValueError, match=r"y_val has labels that y has not: \['0', '1'\]"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:3], y_val=["0", "1", "1"])
-    with pytest.raises(ValueError, match="y_val is multilabel-indicator"):
+    with pytest.raises(ValueError, match="y_val is a matrix of labels"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:2], y_val=[[0, 1], [1, 1]])
     with pytest.raises(ValueError, match=r"y_val.*inconsistent numbers of samples"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=Y_IRIS[:3])
     with pytest.raises(ValueError, match=r"X_val.*NaN"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS * np.nan, y_val=Y_IRIS)
-    with pytest.raises(ValueError, match="y_val has 4 outputs, y has 1"):
+    with pytest.raises(ValueError, match="y_val has 4 outputs, but y has 1"):
         regressor.fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=X_IRIS)
     with pytest.raises(ValueError, match=r"X_val and y_val are not used by solver='lbfgs'"):
         clone(model).set_params(solver="lbfgs").fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=Y_IRIS)
