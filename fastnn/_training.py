@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._averaging import WeightAverage
 from ._callbacks import prints, progress_bar
+from ._inputs import scaled_weight
 from ._schedules import rate
 from ._threads import Helpers, Pace, choose_n_threads
 from .kernels.activations import ACTIVATIONS, N_CONSTANTS
@@ -114,7 +115,8 @@ def make_data(X, *, codes=None, targets=None, weights=None):
     if targets is not None:
         data["targets"] = readonly(np.ascontiguousarray(targets, X.dtype))
     if weights is not None:
-        data["weights"] = readonly(np.ascontiguousarray(weights, X.dtype))
+        weights, data["weight_scale"] = scaled_weight(weights, X.dtype)
+        data["weights"] = readonly(weights)
     return Data(**data)
 
 
@@ -226,6 +228,7 @@ class Trainer:
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
+        self._weight_scale = data.weight_scale
             Params(theta, np.zeros_like(theta), self._gradient, state),
             data,
             self._rows,
@@ -266,6 +269,7 @@ class Trainer:
         orders.integers[END] = n
         block = min(self._batch_size, BLOCK_ROWS)
         first = 0
+        rule = rule._replace(alpha=rule.alpha * self._weight_scale)
         while first < n:
             n_threads, examples = self._pace.next_slice()
             last = first + max(1, int(examples) // block) * block
@@ -436,6 +440,13 @@ def check_finite(estimator, theta):
         "and need to be preprocessed."
     )
     if estimator.solver != "lbfgs":
+        if estimator.solver != "lbfgs" and not np.isfinite(estimator._optimizer.state).all():
+            raise ValueError(
+                f"Gradients were too large for solver={estimator.solver!r}: their moments are "
+                f"beyond the range of {theta.dtype}, and weights were not trained any more. "
+                "standardize_target, X of float64 or, where sample_weight is tiny, a smaller "
+                "alpha may help."
+            )
         message += (
             f" Training diverged in epoch {estimator.n_iter_}, with a learning rate "
             f"of {estimator._optimizer.learning_rate:g}: a lower learning_rate_init, or clip_norm, "

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import indexable
 
-from ._inputs import checked_data, checked_weight
+from ._inputs import checked_data, checked_weight, scaled_weight
 from ._training import make_data, predict
 from .kernels.evaluate import losses
 from .kernels.losses import CROSS_ENTROPY
@@ -48,14 +48,15 @@ class Validation:
     net, theta, data : see kernels.layout
     rows : (n,) int64, the examples of ``data``
     kind, target : what the estimator's ``_encode`` returned
-    weight : (n,) or None
+    weight : (n,) float64 or None
     X, y : the examples as the user gave them, for scikit-learn's scorers
     """
 
     def __init__(self, estimator, net, theta, data, rows, kind, target, weight, X, y):
         self._estimator, self._kind = estimator, kind
         self._net, self._theta, self._data, self._rows = net, theta, data, rows
-        self._target, self._weight, self._X, self._y = target, weight, X, y
+        self._target, self._given_weight, self._X, self._y = target, weight, X, y
+        self._weight, _ = scaled_weight(weight, theta.dtype)
         self._scorer = None
         if estimator.scoring not in (None, "loss"):
             self._scorer = check_scoring(estimator, scoring=estimator.scoring)
@@ -63,7 +64,7 @@ class Validation:
         if net.loss != CROSS_ENTROPY:
             self._values = estimator._target_values(kind, target, theta.dtype)
         # Compile what validation needs before the clock of ``max_time`` starts.
-        validation_loss(net, self._outputs(), self._values, weight)
+        validation_loss(net, self._outputs(), self._values, self._weight)
 
     def _outputs(self):
         """Of the network for these examples, with its present weights."""
@@ -80,7 +81,7 @@ class Validation:
             return -loss, loss
         if not np.isfinite(outputs).all():  # most scorers would raise an error
             return float("nan"), loss
-        weight = {} if self._weight is None else {"sample_weight": self._weight}
+        weight = {} if self._weight is None else {"sample_weight": self._given_weight}
         present = copy.copy(estimator)
         vars(present).update(estimator._fitted_weights(self._theta))
         return float(self._scorer(present, self._X, self._y, **weight)), loss

@@ -60,7 +60,8 @@ class Data(NamedTuple):
     row_starts: np.ndarray  # CSR: (n + 1,) int64; empty: X is dense
     codes: np.ndarray  # (n,) int32: class of each example; empty: see targets
     targets: np.ndarray  # (n, n_outputs): target values; empty: see codes
-    weights: np.ndarray  # (n,): weight of each example; empty: all 1
+    weights: np.ndarray  # (n,): weight of each example, times weight_scale; empty: all 1
+    weight_scale: float  # a power of two, by which the caller multiplies the penalty as well
 
 
 class Params(NamedTuple):
@@ -299,3 +300,4 @@ def empty_data(dtype):
         targets=readonly(np.empty((0, 0), dtype)),
         weights=readonly(np.empty(0, dtype)),
     )
+        weight_scale=1.0,
