@@ -117,6 +117,7 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
         layer: the fitted network takes X as it is. Sparse features are scaled, not centred, as by
         ``StandardScaler(with_mean=False)``. Training that goes on keeps the first means and scales.
+        X is not copied for it.
     dropout : float in [0, 1) or list of float, default=0
         Probability with which each hidden unit is left out in a training step, for all hidden
         layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
@@ -403,12 +404,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         else:
             progress = Progress(theta, rng)
         scaling = self._standardization(X, target, out_activation, first_pass)
-        X, target = scaling.transform(X, target)
+        target = scaling.of_targets(target)
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(self.init, str))
         in_codes = kind == "binary" or loss == "cross_entropy"
         data = make_data(
             X,
+            standardized=scaling.of_features(X),
             codes=target if in_codes else None,
             targets=None if in_codes else self._target_values(kind, target, X.dtype),
             weights=self._training_weight(sample_weight, target, kind, incremental),

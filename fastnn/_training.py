@@ -101,9 +101,15 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
     )
 
 
-def make_data(X, *, codes=None, targets=None, weights=None):
-    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR."""
+def make_data(X, *, standardized=None, codes=None, targets=None, weights=None):
+    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR.
+
+    ``standardized``: by these means and scales, None is not at all.
+    """
     data = empty_data(X.dtype)._asdict()
+    if standardized is not None:
+        for name, vector in zip(("means", "scales"), standardized, strict=True):
+            data[name] = readonly(np.ascontiguousarray(vector, X.dtype))
     if hasattr(X, "indptr"):
         data["values"] = readonly(np.require(X.data, requirements="CA"))
         data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
@@ -222,13 +228,13 @@ class Trainer:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
         self._theta, self._batch_size = theta, int(batch_size)
+        self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         self._orders, self._sync = new_orders(batch_size), new_sync()
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-        self._weight_scale = data.weight_scale
             Params(theta, np.zeros_like(theta), self._gradient, state),
             data,
             self._rows,
@@ -263,13 +269,13 @@ class Trainer:
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
         orders, n = self._orders, len(rows)
+        rule = rule._replace(alpha=rule.alpha * self._weight_scale)
         self._rows[:n] = rows
         give(orders, rule)
         orders.numbers[LOSS] = 0.0
         orders.integers[END] = n
         block = min(self._batch_size, BLOCK_ROWS)
         first = 0
-        rule = rule._replace(alpha=rule.alpha * self._weight_scale)
         while first < n:
             n_threads, examples = self._pace.next_slice()
             last = first + max(1, int(examples) // block) * block
@@ -434,12 +440,6 @@ def _stalls(estimator):
 def check_finite(estimator, theta):
     """Raise ValueError where training has diverged."""
     if np.isfinite(theta).all():
-        return
-    message = (
-        "Solver produced non-finite parameter weights. The input data may contain large values "
-        "and need to be preprocessed."
-    )
-    if estimator.solver != "lbfgs":
         if estimator.solver != "lbfgs" and not np.isfinite(estimator._optimizer.state).all():
             raise ValueError(
                 f"Gradients were too large for solver={estimator.solver!r}: their moments are "
@@ -447,6 +447,12 @@ def check_finite(estimator, theta):
                 "standardize_target, X of float64 or, where sample_weight is tiny, a smaller "
                 "alpha may help."
             )
+        return
+    message = (
+        "Solver produced non-finite parameter weights. The input data may contain large values "
+        "and need to be preprocessed."
+    )
+    if estimator.solver != "lbfgs":
         message += (
             f" Training diverged in epoch {estimator.n_iter_}, with a learning rate "
             f"of {estimator._optimizer.learning_rate:g}: a lower learning_rate_init, or clip_norm, "

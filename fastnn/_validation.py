@@ -95,13 +95,12 @@ def by_given_examples(estimator, net, theta, kind, X, y, sample_weight):
         target = estimator._encode_more(y)
         X = X.astype(theta.dtype, copy=False)
         sample_weight = checked_weight(sample_weight, X)
-        X, target = estimator._scaling.transform(X, target)
+        target = estimator._scaling.of_targets(target)
+        data = make_data(X, standardized=estimator._scaling.of_features(X))
     except ValueError as error:
         raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
     rows = np.arange(X.shape[0])
-    return Validation(
-        estimator, net, theta, make_data(X), rows, kind, target, sample_weight, *given
-    )
+    return Validation(estimator, net, theta, data, rows, kind, target, sample_weight, *given)
 
 
 def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rng):
