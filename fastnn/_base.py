@@ -43,10 +43,11 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : str, (str, float), or list of these, default='relu'
         Activation function of the hidden layers, or a list with that of each: 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus',
-        'linear', 'step'. A pair gives the constant k of ('linear', k), ('step', k),
-        ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
-        given weights, see ``from_weights``.
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'gelu_erf', 'silu',
+        'softplus', 'linear', 'step'. 'gelu' is the approximation by tanh of Hendrycks and Gimpel
+        (2016), 'gelu_erf' the function itself, as PyTorch has it by default. A pair gives the
+        constant k of ('linear', k), ('step', k), ('leaky_relu', k), ('elu', k). The step function
+        has no slope: it is for networks with given weights, see ``from_weights``.
     solver : str, default='adam'
         How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
         (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the

@@ -37,6 +37,7 @@ section = njit(inline="always", **_INNER, **FLAGS)
 # One copy that all callers share: for what is large and called from several places.
 shared = njit(**_INNER, **FLAGS)
 exact = njit(**_INNER, **EXACT)
+exact_leaf = njit(forceinline=True, **_INNER, **EXACT)
 
 # Everything that machine code depends on, in 32 bits. Numba's disk cache looks at no more than the
 # file that holds the cached function, and numbers its files anew when that changes: an edit to any
