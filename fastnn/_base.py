@@ -40,10 +40,11 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : str, (str, float), or list of these, default='relu'
         Activation function of the hidden layers, or a list with that of each: 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus',
-        'linear', 'step'. A pair gives the constant k of ('linear', k), ('step', k),
-        ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
-        given weights, see ``from_weights``.
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'gelu_erf', 'silu',
+        'softplus', 'linear', 'step'. 'gelu' is the approximation by tanh of Hendrycks and Gimpel
+        (2016), 'gelu_erf' the function itself, as PyTorch has it by default. A pair gives the
+        constant k of ('linear', k), ('step', k), ('leaky_relu', k), ('elu', k). The step function
+        has no slope: it is for networks with given weights, see ``from_weights``.
     solver : str, default='adam'
         How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
         (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
@@ -119,6 +120,7 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
         layer: the fitted network takes X as it is. Sparse features are scaled, not centred, as by
         ``StandardScaler(with_mean=False)``. Training that goes on keeps the first means and scales.
+        X is not copied for it.
     dropout : float in [0, 1) or list of float, default=0
         Probability with which each hidden unit is left out in a training step, for all hidden
         layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
@@ -428,10 +430,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         scaling = self._standardization(X, target, network["out_activation"], first_pass)
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
-        X, target = scaling.transform(X, target)
+        target = scaling.of_targets(target)
         in_codes = kind == "binary" or network["loss"] == "cross_entropy"
         data = make_data(
             X,
+            standardized=scaling.of_features(X),
             codes=target if in_codes else None,
             targets=None if in_codes else self._target_values(kind, target, X.dtype),
             weights=self._training_weight(sample_weight, target, kind, incremental),

@@ -157,13 +157,25 @@ def checked_labels(y, name="y"):
 
 
 def checked_weight(sample_weight, X):
-    """Weight of each example as a vector of the type of X, or None."""
+    """Weight of each example as a vector of float64, or None."""
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-    if weight.sum(dtype=np.float64) == 0:
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64) == 0:
         raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
     return weight
+
+
+def scaled_weight(weight, dtype):
+    """Weights times a power of two, by which the largest is in [1, 2), and that power.
+
+    Otherwise float32 would make zero or infinity of them, or of their products with gradients.
+    """
+    if weight is None:
+        return None, 1.0
+    exponent = int(np.frexp(abs(weight).max())[1])
+    scale = float(np.ldexp(1.0, min(1 - exponent, 1021)))
+    return (weight * scale).astype(dtype), scale
 
 
 def _needs_no_validation(estimator, X):

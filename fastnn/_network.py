@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 
+from ._inputs import scaled_weight
 from ._threads import Helpers, choose_n_threads
 from .kernels.activations import ACTIVATIONS, N_CONSTANTS
 from .kernels.barrier import new_sync
@@ -78,9 +79,15 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
     )
 
 
-def make_data(X, *, codes=None, targets=None, weights=None):
-    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR."""
+def make_data(X, *, standardized=None, codes=None, targets=None, weights=None):
+    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR.
+
+    ``standardized``: by these means and scales, None is not at all.
+    """
     data = empty_data(X.dtype)._asdict()
+    if standardized is not None:
+        for name, vector in zip(("means", "scales"), standardized, strict=True):
+            data[name] = readonly(np.ascontiguousarray(vector, X.dtype))
     if hasattr(X, "indptr"):
         data["values"] = readonly(np.require(X.data, requirements="CA"))
         data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
@@ -92,7 +99,8 @@ def make_data(X, *, codes=None, targets=None, weights=None):
     if targets is not None:
         data["targets"] = readonly(np.ascontiguousarray(targets, X.dtype))
     if weights is not None:
-        data["weights"] = readonly(np.ascontiguousarray(weights, X.dtype))
+        weights, data["weight_scale"] = scaled_weight(weights, X.dtype)
+        data["weights"] = readonly(weights)
     return Data(**data)
 
 

@@ -50,6 +50,7 @@ class Trainer:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
         self._theta, self._batch_size = theta, int(batch_size)
+        self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         self._orders, self._sync = new_orders(batch_size), new_sync()
@@ -90,6 +91,7 @@ class Trainer:
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
         orders, n = self._orders, len(rows)
+        rule = rule._replace(alpha=rule.alpha * self._weight_scale)
         self._rows[:n] = rows
         give(orders, rule)
         orders.numbers[LOSS] = 0.0

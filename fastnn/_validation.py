@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import indexable
 
+from ._inputs import scaled_weight
 from ._network import make_data, predict
 from ._warn import warn
 from .kernels.evaluate import losses
@@ -50,7 +51,7 @@ class Validation:
     net, theta, data : see kernels.layout
     rows : (n,) int64, the examples of ``data``
     values : targets as ``validation_loss`` takes them
-    weight : (n,) or None
+    weight : (n,) float64 or None
     score : callable or None
         ``score(outputs)`` of the network for these examples; None is minus the loss.
     n_threads : as for the estimator
@@ -62,10 +63,11 @@ class Validation:
 
     def __init__(self, net, theta, data, rows, values, weight, score, n_threads, given, is_share):
         self._net, self._theta, self._data, self._rows = net, theta, data, rows
-        self._values, self._weight, self._score = values, weight, score
+        self._values, self._score = values, score
+        self._weight, _ = scaled_weight(weight, theta.dtype)
         self._n_threads, self._given, self.is_share = n_threads, given, is_share
         # Compile what validation needs before the clock of ``max_time`` starts.
-        validation_loss(net, self._outputs(), values, weight)
+        validation_loss(net, self._outputs(), values, self._weight)
 
     def _outputs(self):
         """Outputs of the network for these examples, with its present weights."""
@@ -143,11 +145,12 @@ def by_given_examples(estimator, net, theta, kind, examples, given):
     given : (X, y) as the user gave them
     """
     X, target, weight = examples
-    X, target = estimator._scaling.transform(X, target)
+    target = estimator._scaling.of_targets(target)
+    data = make_data(X, standardized=estimator._scaling.of_features(X))
     score = scores(estimator, target, kind, weight, *given, theta)
     rows = np.arange(X.shape[0])
     return _validation(
-        estimator, net, theta, make_data(X), rows, kind, target, weight, score, given=True
+        estimator, net, theta, data, rows, kind, target, weight, score, given=True
     )
 
 

@@ -40,6 +40,7 @@ SIGMA = {
     ("elu", 0.5): lambda z: jax.nn.elu(z, 0.5),
     "selu": jax.nn.selu,
     "gelu": lambda z: jax.nn.gelu(z, approximate=True),
+    "gelu_erf": lambda z: jax.nn.gelu(z, approximate=False),
     "silu": jax.nn.silu,
     "softplus": jax.nn.softplus,
 }

@@ -51,7 +51,8 @@ from fastnn.kernels.layout import work_for
 from fastnn.kernels.network import gather
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
 work = work_for([2, 1], np.float64, 1, 1, sparse=False)
-arguments = data.X, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1
+x = data.X, data.means, data.scales
+arguments = *x, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1
 njit(lambda *arguments: gather(*arguments))(*arguments)
 print(*work.a[1:3])
 """

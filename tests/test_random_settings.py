@@ -21,6 +21,7 @@ TRAINABLE = [
     "elu",
     "selu",
     "gelu",
+    "gelu_erf",
     "silu",
     "softplus",
     ("linear", 0.5),

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -613,6 +614,81 @@ def test_non_finite_weights_are_reported_without_warnings():
     )
     with pytest.raises(ValueError, match="non-finite parameter weights"):
         model.fit(X_DIABETES, Y_DIABETES)
+
+
+@pytest.mark.parametrize("fit", ["fit", "partial_fit"])
+@pytest.mark.parametrize("form", ["array", "memmap", "csr", "float64"])
+def test_standardize_takes_no_memory_of_the_size_of_X(form, fit, tmp_path):
+    """X was copied, of a memmap twice, and as much again while means and scales were learned."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100_000, 40), dtype=np.float32) * 3 + 5
+    y = X[:, 0].copy()
+    if form == "memmap":
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    elif form == "csr":
+        X = sp.csr_array(X)
+    elif form == "float64":
+        X = X.astype(np.float64)
+    size = X.data.nbytes
+    half = slice(0, 50_000)
+    peaks = []
+    for standardize in (False, True):
+        model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, standardize=standardize)
+        more = {"X_val": X[half], "y_val": y[half]} if fit == "fit" else {}
+        getattr(model, fit)(X[:2000], y[:2000])  # compiles
+        tracemalloc.start()
+        getattr(clone(model), fit)(X, y, **more).predict(X)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + size / 10
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("n_features", [1, 7, 3000])
+def test_standardize_learns_in_parts_what_StandardScaler_learns(T, n_features):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2**21 // n_features + 1, n_features)) * 10.0 ** rng.uniform(-3, 3)
+    X = np.column_stack([X + rng.uniform(-1e4, 1e4, n_features), np.full(len(X), 1e6 + 0.1)])
+    X = X.astype(T)
+    y = np.zeros(len(X))
+    model = MLPRegressor(hidden_layer_sizes=1, standardize=True, max_iter=1).fit(X, y)
+    with np.errstate(invalid="ignore"):
+        expected, found = StandardScaler().fit(X), model._scaling.features
+    np.testing.assert_allclose(found.mean_, expected.mean_, rtol=1e-9)
+    np.testing.assert_allclose(found.scale_, expected.scale_, rtol=1e-9)
+    assert found.scale_[-1] == 1  # of a constant
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_standardize_is_a_pipeline_to_the_last_bit(solver, T):
+    """On rows that are validated on, too; far from 0; with weights; on several threads."""
+    X = (X_CANCER + 1e6).astype(T)
+    settings = dict(solver=solver, max_iter=8, random_state=0, hidden_layer_sizes=(70, 5))
+    weight = np.linspace(0.5, 1, len(Y_CANCER))
+    x, validation, plain = StandardScaler().fit_transform(X), {}, {}
+    if solver == "adam":
+        validation = dict(X_val=X[300:], y_val=Y_CANCER[300:])
+        plain = dict(X_val=x[300:], y_val=Y_CANCER[300:])
+    model = MLPClassifier(standardize=True, n_threads=3, **settings)
+    model.fit(X, Y_CANCER, weight, **validation)
+    expected = MLPClassifier(**settings).fit(x, Y_CANCER, weight, **plain)
+    for name in ("loss_", "loss_curve_", "validation_loss_curve_", "validation_scores_"):
+        assert getattr(model, name, None) == getattr(expected, name, None)
+
+
+def test_sparse_validation_rows_of_centred_features_are_an_error():
+    few = dict(X_val=sp.csr_array(X_IRIS), y_val=Y_IRIS)
+    with pytest.raises(ValueError, match=r"X_val.*standardize=True .* dense X .* same form"):
+        MLPClassifier(standardize=True).fit(X_IRIS, Y_IRIS, **few)
+    few = dict(X_val=X_IRIS, y_val=Y_IRIS)
+    model = MLPClassifier(standardize=True, max_iter=3, random_state=0)
+    model.fit(sp.csr_array(X_IRIS), Y_IRIS, **few)  # these are scaled only, too
+    x = X_IRIS / X_IRIS.std(axis=0)
+    plain = MLPClassifier(max_iter=3, random_state=0).fit(x, Y_IRIS, X_val=x, y_val=Y_IRIS)
+    found = model.validation_loss_curve_
+    np.testing.assert_allclose(found, plain.validation_loss_curve_, rtol=1e-9)
 
 
 # --- standardize_target -------------------------------------------------------------------------
