@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 from numba import njit
 
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels import activations, rules
 from fastnn.kernels.jit import FLAGS
 from fastnn.kernels.layout import flatten, views, work_for

@@ -7,6 +7,7 @@ from ._backpropagation import Network, backpropagation
 from ._classifier import MLPClassifier
 from ._display import LossCurveDisplay
 from ._regressor import MLPRegressor
+from ._scores import d2_quantile_score
 from ._warmup import warmup
 
 __version__ = "0.1.0"
@@ -16,5 +17,6 @@ __all__ = [
     "MLPRegressor",
     "Network",
     "backpropagation",
+    "d2_quantile_score",
     "warmup",
 ]

@@ -6,7 +6,7 @@ from .kernels.activations import ACTIVATIONS
 
 # A softmax over hidden units, or exp of them, is not what anyone trains.
 HIDDEN_ACTIVATIONS = set(ACTIVATIONS) - {"exp", "softmax"}
-OUT_ACTIVATIONS = set(ACTIVATIONS) - {"gelu", "silu", "selu", "elu", "leaky_relu"}
+OUT_ACTIVATIONS = set(ACTIVATIONS) - {"gelu", "gelu_erf", "silu", "selu", "elu", "leaky_relu"}
 
 
 def check_activations(activation, n_hidden, out_activation, fitting=False):

@@ -18,8 +18,8 @@ from sklearn.utils.validation import (
 
 from ._activations import check_activations
 from ._inputs import checked_data, checked_examples
+from ._network import make_net
 from ._state import shallow_copy
-from ._training import make_net
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import SAVE_INPUTS
@@ -256,7 +256,6 @@ def _of_estimator(estimator, X, y):
         net = make_net(units, functions, out, "squared_error")
         return _dense(checked_examples(estimator, X)), None, Theta, net
     _check_derivatives([*functions, out])
-    estimator.warm_start = False  # for which y would have to have all the classes
     X, y = checked_data(estimator, X, y, reset=False)
     kind, target = estimator._encode(y, incremental=True)
     loss, out, settings = estimator._loss_and_output(kind)

@@ -1,11 +1,13 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
 import copy
+import functools
 import inspect
 import itertools
 import sys
 from abc import ABC
 from numbers import Integral, Real
+from types import SimpleNamespace
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -15,27 +17,22 @@ from sklearn.utils._param_validation import (
     Options,
     RealNotInt,
     StrOptions,
+    validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
-from ._callbacks import CallbackSupportMixin, Tasks, with_callbacks
+from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
+from ._checkpoint import description, is_of
 from ._given_weights import checked_init, with_weights
-from ._inputs import checked_data, checked_examples, checked_weight, hidden_units
+from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
+from ._loops import Progress, fit_lbfgs, fit_stochastic
+from ._monitor import History, Monitor
+from ._network import make_data, make_net, net_to_predict, predict
 from ._one_at_a_time import turn
+from ._optimizer import Optimizer
 from ._schedules import SCHEDULES
 from ._standardize import Standardization
-from ._training import (
-    Optimizer,
-    Progress,
-    check_finite,
-    fit_lbfgs,
-    fit_stochastic,
-    make_data,
-    make_net,
-    net_to_predict,
-    predict,
-)
 from ._validation import by_a_part, by_given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 from .kernels.rules import SOLVERS
@@ -44,10 +41,11 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : str, (str, float), or list of these, default='relu'
         Activation function of the hidden layers, or a list with that of each: 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus',
-        'linear', 'step'. A pair gives the constant k of ('linear', k), ('step', k),
-        ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
-        given weights, see ``from_weights``.
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'gelu_erf', 'silu',
+        'softplus', 'linear', 'step'. 'gelu' is the approximation by tanh of Hendrycks and Gimpel
+        (2016), 'gelu_erf' the function itself, as PyTorch has it by default. A pair gives the
+        constant k of ('linear', k), ('step', k), ('leaky_relu', k), ('elu', k). The step function
+        has no slope: it is for networks with given weights, see ``from_weights``.
     solver : str, default='adam'
         How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
         (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
@@ -80,7 +78,10 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     tol : float, default=1e-4
         What counts as progress of the loss, or of the validation score with ``early_stopping``.
     verbose : bool, int or 'progress', default=False
-        Whether to print the progress. 'progress' is a progress bar of ``fit`` (needs tqdm).
+        Whether to print the progress: scikit-learn's lines, or where there is more to tell (given
+        validation examples, ``scoring``, a schedule over epochs) one line for each epoch with
+        losses, score, learning rate and seconds. 'progress' is a progress bar of ``fit`` (needs
+        tqdm).
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present weights. A copy that a callback was given after an
         epoch (``fitted_estimator``) goes on with that very fit, as if it had never stopped.
@@ -91,9 +92,11 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     early_stopping : bool, default=False
         Whether to set ``validation_fraction`` of the examples aside, stop when their score does
         not improve, and keep the weights of the best epoch. The examples given to ``fit`` as
-        ``X_val`` take their place.
+        ``X_val`` take their place. On small tables the score of a classifier, its accuracy, is too
+        coarse to stop by and costs much (.81 instead of .98 on the wines): take
+        ``scoring='loss'``, see docs/validation.md.
     validation_fraction : float in [0, 1), default=0.1
-        The fraction set aside. 0 is for ``early_stopping`` by ``X_val``.
+        The fraction set aside. 0 goes with ``early_stopping`` only where ``X_val`` is given.
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
         Decay of Adam's first and second moments.
     epsilon : float, default=1e-8
@@ -118,6 +121,7 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
         layer: the fitted network takes X as it is. Sparse features are scaled, not centred, as by
         ``StandardScaler(with_mean=False)``. Training that goes on keeps the first means and scales.
+        X is not copied for it.
     dropout : float in [0, 1) or list of float, default=0
         Probability with which each hidden unit is left out in a training step, for all hidden
         layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
@@ -156,6 +160,13 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Score of each epoch on the validation examples: {score}, or ``scoring``. Not with 'lbfgs'.
     best_validation_score_ : float or None
         The highest of them. Not with 'lbfgs'.
+    best_epoch_ : int or None
+        The epoch in which that was, from 1 as in ``validation_scores_``: with ``early_stopping``
+        the weights are those of this epoch. Not with 'lbfgs'.
+    stop_reason_ : str
+        Why training ended: 'no_improvement', 'max_iter', 'max_time', 'diverged' (with
+        ``early_stopping``, which keeps the best epoch), 'callback', 'interrupted' or 'partial_fit';
+        of 'lbfgs' also 'converged', 'max_fun' and 'line_search'.
     validation_loss_curve_ : list of float or None
         Loss of each epoch on the validation examples, without the penalty. Not with 'lbfgs'.
     n_iter_ : int
@@ -354,7 +365,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Weight of each example; None is 1 for all.
         X_val : array-like or sparse matrix of shape (n_validation, n_features), default=None
             Validation examples: ``validation_scores_`` and ``validation_loss_curve_`` are theirs.
-            With ``early_stopping`` they are used in place of a part of X. Not with 'lbfgs'.
+            With ``early_stopping`` they are used in place of a part of X. Not with 'lbfgs'. A
+            Pipeline transforms them only if it is told to, see below.
         y_val : array-like of shape (n_validation,) or (n_validation, n_outputs), default=None
             Their targets.
         sample_weight_val : array-like of shape (n_validation,), default=None
@@ -368,105 +380,175 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If a parameter or an input is not as described, or the weights became non-finite.
+            If a parameter or an input is not as described, the weights became non-finite, the loss
+            never was finite, or the validation examples have no score.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If ``max_iter`` was reached, or numbers became too large in a fit that can be used.
+        UserWarning
+            If the first loss of X_val is out of all proportion to that of X, and if this estimator
+            is a checkpoint of a fit with other data or settings.
+
+        Examples
+        --------
+        Validation examples in a Pipeline, transformed as X is:
+
+        >>> import sklearn
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import train_test_split
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> from fastnn import MLPClassifier
+        >>> X, X_val, y, y_val = train_test_split(*load_iris(return_X_y=True), random_state=0)
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     mlp = MLPClassifier(early_stopping=True, scoring="loss", max_iter=500)
+        ...     mlp = mlp.set_fit_request(X_val=True, y_val=True)
+        ...     model = make_pipeline(StandardScaler(), mlp, transform_input=["X_val"])
+        ...     model = model.fit(X, y, X_val=X_val, y_val=y_val)
         """
         run = BaseMLP._fit
         if "_skl_callbacks" in vars(self):
             run = with_callbacks(run)
-        with turn(self, going_on=bool(self.warm_start)):
-            return run(self, X, y, sample_weight, False, X_val, y_val, sample_weight_val)
+        with turn(self, going_on=bool(self.warm_start)) as warnings:
+            validation = X_val, y_val, sample_weight_val
+            warnings += run(self, X, y, sample_weight, incremental=False, validation=validation)
+        return self
 
-    def _fit(
-        self,
-        X,
-        y,
-        sample_weight,
-        incremental,
-        X_val=None,
-        y_val=None,
-        sample_weight_val=None,
-    ):
-        self._validate_params()
-        hidden = hidden_units(self.hidden_layer_sizes)
-        self._check_together(incremental, X_val, y_val, sample_weight_val)
-        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+    def _fit(self, X, y, sample_weight, incremental, validation=(None, None, None)):
+        """Train, from the first check to the fitted attributes.
 
+        Returns
+        -------
+        list of (message, category)
+            Warnings, for when the fit has succeeded.
+        """
+        settings = self._settings()
+        self._check_together(incremental, *validation)
+        first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
+
+        X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
         kind, target = self._encode(y, incremental)
-        n_samples = X.shape[0]
         sample_weight = checked_weight(sample_weight, X)
-        rng = check_random_state(self.random_state)
-        # Of a copy that a callback was given in the middle of a fit.
-        progress = vars(self).pop("_progress", None)
-        if first_pass or incremental or self.solver == "lbfgs":
-            progress = None
-        if progress is not None:
-            rng = np.random.RandomState() if self.random_state is None else rng
-            rng.set_state(progress.rng_state)
-        loss, out_activation, loss_settings = self._loss_and_output(kind)
-        activation = check_activations(self.activation, len(hidden), out_activation, fitting=True)
-        dropout = self._check_dropout(len(hidden))
-        units = [X.shape[1], *hidden, self._n_outputs(kind, target)]
-        if first_pass:
-            theta = self._initialize(units, out_activation, X.dtype, rng)
-        else:
-            theta = self._present_weights(units, X.dtype)
-        self.n_outputs_ = units[-1]
-        if progress is not None:
-            theta[...] = progress.theta
-            progress.theta = theta
-        else:
-            progress = Progress(theta, rng)
-        scaling = self._standardization(X, target, out_activation, first_pass)
-        X, target = scaling.transform(X, target)
+        network = self._network_settings(settings, kind, target, X.shape[1])
+        self.n_outputs_ = network["units"][-1]
+        examples = self._checked_validation(validation, X.dtype)
+
+        names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
+        arrays = X, target, sample_weight, *(examples or (None, None, None))
+        # Called only where there is a checkpoint to write or to go on from.
+        fit = functools.partial(description, settings, **dict(zip(names, arrays, strict=True)))
+
+        progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
+        theta = progress.theta
+        history = History() if first_pass else History.going_on(self)
+        scaling = self._standardization(X, target, network["out_activation"], first_pass)
         # Given weights are those of X itself.
-        fresh = progress.n_epochs > 0 or (first_pass and isinstance(self.init, str))
-        in_codes = kind == "binary" or loss == "cross_entropy"
+        fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
+        target = scaling.of_targets(target)
+        in_codes = kind == "binary" or network["loss"] == "cross_entropy"
         data = make_data(
             X,
+            standardized=scaling.of_features(X),
             codes=target if in_codes else None,
             targets=None if in_codes else self._target_values(kind, target, X.dtype),
             weights=self._training_weight(sample_weight, target, kind, incremental),
         )
-        seed = int(rng.randint(2**31)) if np.any(dropout) else 0
-        net = make_net(units, activation, out_activation, loss, dropout, seed, **loss_settings)
-        with scaling.training(self.coefs_, self.intercepts_, fresh):
-            if self.solver == "lbfgs":
-                # scipy reports each iteration at its end, so one more begins than there are.
-                with self._tasks("iteration", self.max_iter + 1, progress, given) as tasks:
-                    fit_lbfgs(self, net, theta, data, n_samples, tasks)
-            else:
-                new = not incremental and progress.n_epochs == 0
-                if new or not hasattr(self, "_optimizer"):
-                    self._optimizer = Optimizer(self, theta.size, theta.dtype)
-                self._optimizer.go_on(theta)
-                train_rows = validation = None
-                if X_val is not None:
-                    validation = by_given_examples(
-                        self, net, theta, kind, X_val, y_val, sample_weight_val
-                    )
-                elif self.early_stopping:
-                    train_rows, validation = by_a_part(
-                        self, net, theta, data, kind, target, sample_weight, given[0], y, rng
-                    )
-                self._prepare_history(first_pass, validation is not None)
-                with self._tasks("epoch", self.max_iter, progress, given, incremental) as tasks:
-                    fit_stochastic(
-                        self,
-                        net,
-                        progress,
-                        data,
-                        n_samples,
-                        rng,
-                        incremental,
-                        train_rows,
-                        validation,
-                        first_pass,
-                        tasks,
-                    )
-        check_finite(self, theta)
-        return self
+        seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
+        net = make_net(**network, seed=seed)
+        rows, watched = np.arange(len(target)), None
+        report = Report(settings, type(self).__name__, not incremental, examples is not None)
+        tasks = self._tasks(settings, history, progress, given, incremental, fit)
+        with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
+            if settings.solver == "lbfgs":
+                return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
+            if examples is not None:
+                watched = by_given_examples(self, net, theta, kind, examples, validation[:2])
+            elif settings.early_stopping:
+                rows, watched = by_a_part(
+                    self, net, theta, data, kind, target, sample_weight, given[0], y, rng
+                )
+            history.begin(progress, settings.early_stopping, watched is not None)
+            self._optimizer = self._going_optimizer(settings, progress, incremental)
+            monitor = Monitor(
+                settings, history, progress, self._optimizer, watched, report, first_pass
+            )
+            return fit_stochastic(
+                settings, net, data, rows, progress, monitor, rng, incremental, tasks, report
+            )
+
+    def _settings(self):
+        """The parameters as they are now, checked: what training goes by to its end."""
+        # Also those that a subclass has fixed and does not take.
+        parameters = {
+            name: getattr(self, name, default) for name, default in self._own_parameters().items()
+        }
+        validate_parameter_constraints(
+            self._parameter_constraints,
+            self.get_params(deep=False) | parameters,
+            type(self).__name__,
+        )
+        return SimpleNamespace(**parameters)
+
+    def _network_settings(self, settings, kind, target, n_features):
+        """The arguments of ``make_net``, checked."""
+        hidden = hidden_units(settings.hidden_layer_sizes)
+        loss, out_activation, loss_settings = self._loss_and_output(kind)
+        activation = check_activations(
+            settings.activation, len(hidden), out_activation, fitting=True
+        )
+        return dict(
+            units=[n_features, *hidden, self._n_outputs(kind, target)],
+            activation=activation,
+            out_activation=out_activation,
+            loss=loss,
+            dropout=self._check_dropout(len(hidden)),
+            **loss_settings,
+        )
+
+    def _checked_validation(self, validation, dtype):
+        """X_val, encoded y_val and sample_weight_val; None if they were not given."""
+        X, y, sample_weight = validation
+        if X is None:
+            return None
+        try:
+            X, y = checked_data(self, X, y, reset=False)
+            X = X.astype(dtype, copy=False)
+            return X, self._encode_more(y), checked_weight(sample_weight, X)
+        except (TypeError, ValueError) as error:
+            make = TypeError if isinstance(error, TypeError) else ValueError
+            raise make(f"X_val, y_val or sample_weight_val: {error}") from error
+
+    def _begin(self, settings, network, dtype, first_pass, incremental, fit):
+        """``Progress`` with the weights to begin with, and the random numbers of this fit."""
+        rng = check_random_state(settings.random_state)
+        # Of a copy that a callback was given in the middle of a fit.
+        checkpoint = vars(self).pop("_progress", None)
+        if first_pass:
+            theta = self._initialize(network["units"], network["out_activation"], dtype, rng)
+            return Progress(theta, rng), rng
+        theta = self._present_weights(network["units"], dtype)
+        stochastic = settings.solver != "lbfgs" and not incremental
+        if checkpoint is None or not stochastic or not is_of(checkpoint, fit()):
+            return Progress(theta, rng), rng
+        rng = np.random.RandomState() if settings.random_state is None else rng
+        rng.set_state(checkpoint.rng_state)
+        theta[...] = checkpoint.theta
+        checkpoint.theta = theta
+        return checkpoint, rng
+
+    def _going_optimizer(self, settings, progress, incremental):
+        """The optimizer to go on with, or a new one where there is none of this solver."""
+        theta = progress.theta
+        optimizer = getattr(self, "_optimizer", None)
+        goes_on = incremental or progress.n_epochs > 0
+        if optimizer is None or not goes_on or not optimizer.is_of(settings):
+            optimizer = Optimizer(settings, theta.size, theta.dtype)
+        optimizer.go_on(settings, theta)
+        return optimizer
 
     def _check_together(self, incremental, X_val, y_val, sample_weight_val):
         """Raise ValueError where what is given does not go together."""
@@ -476,12 +558,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             raise ValueError(
                 "weight_average cannot be combined with early_stopping=True, which keeps the "
                 "weights of the best epoch."
-            )
-        stops_by_a_part = self.early_stopping and X_val is None and self.solver != "lbfgs"
-        if stops_by_a_part and self.validation_fraction == 0:
-            raise ValueError(
-                "early_stopping=True needs validation examples, but validation_fraction=0 sets "
-                "none aside: take a fraction above 0, or give X_val and y_val to fit."
             )
         alone = X_val is None and sample_weight_val is not None
         if alone or (X_val is None) != (y_val is None):
@@ -576,6 +652,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             return np.eye(self.n_outputs_, dtype=dtype)[target]
         return target.reshape(len(target), -1)
 
+    @classmethod
+    def _own_parameters(cls):
+        """The parameters of fastnn's constructor and their defaults, whatever a subclass takes."""
+        own = next(c for c in cls.__mro__ if c.__module__.startswith("fastnn."))
+        parameters = inspect.signature(own).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
     @property
     def Theta_(self):
         """Weights of each layer in the layout of the notes, the biases in the first column.
@@ -595,33 +678,29 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Theta[-1].flags.writeable = False
         return Theta
 
-    def _prepare_history(self, anew, validated):
-        """Begin the record of losses and scores, or the part that earlier fits did not keep."""
-        if anew or not hasattr(self, "loss_curve_"):
-            self.loss_curve_ = []
-            self._no_improvement_count = 0
-            self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
-            self.validation_loss_curve_ = None
-        if validated and self.validation_scores_ is None:
-            self.validation_scores_ = []
-            self.validation_loss_curve_ = []
-            self.best_validation_score_ = -np.inf
-        if not self.early_stopping and self.best_loss_ is None:
-            self.best_loss_ = np.inf
-
-    def _tasks(self, name, most, progress, given, incremental=False):
+    def _tasks(self, settings, history, progress, given, incremental, fit):
         """The fit and its epochs as scikit-learn's callbacks see them."""
         X, y, sample_weight = given
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        by_lbfgs = settings.solver == "lbfgs"
+
+        def publish():
+            for name, value in history.attributes(epochs=not by_lbfgs).items():
+                setattr(self, name, value)
 
         def attributes():
-            """Of a copy that predicts, and goes on with this fit."""
-            names = "_optimizer", "loss_curve_", "validation_scores_", "validation_loss_curve_"
-            going_on = {name: getattr(self, name) for name in names if hasattr(self, name)}
-            going_on["_progress"] = progress
+            """What makes a copy predict, and go on with this fit."""
+            going_on = history.attributes(epochs=not by_lbfgs)
+            if not by_lbfgs:
+                progress.fit = progress.fit or fit()
+                going_on |= {"_progress": progress, "_optimizer": self._optimizer}
             return self._fitted_weights(progress.theta) | copy.deepcopy(going_on)
 
-        return Tasks(self, name, most, attributes, not incremental, X=X, y=y, metadata=metadata)
+        # scipy reports each iteration at its end, so one more begins than there are.
+        name, most = ("iteration", 1) if by_lbfgs else ("epoch", 0)
+        most += settings.max_iter
+        called = not incremental
+        return Tasks(self, name, most, publish, attributes, called, X=X, y=y, metadata=metadata)
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""

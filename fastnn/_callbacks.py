@@ -1,6 +1,6 @@
-"""What is called after each epoch: scikit-learn's callbacks, and the progress bar."""
+"""What is told of each epoch: to scikit-learn's callbacks, on the screen, in a progress bar."""
 
-import contextlib
+from ._schedules import SCHEDULES
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -22,6 +22,8 @@ class Tasks:
     name : str
         Name of a subtask.
     max_subtasks : int
+    publish : callable
+        ``publish()`` sets the estimator's attributes to what the fit has come to.
     attributes : callable
         ``attributes()`` are those of a fitted copy of the estimator as it is.
     called : bool
@@ -30,12 +32,12 @@ class Tasks:
         X, y and metadata as the user gave them, for the hooks that ask for them.
     """
 
-    def __init__(self, estimator, name, max_subtasks, attributes, called, **data):
+    def __init__(self, estimator, name, max_subtasks, publish, attributes, called, **data):
         self._context = None
         # Also those that a pipeline or a search handed down.
-        if called and hasattr(estimator, "_skl_callbacks"):
+        if called and "_skl_callbacks" in vars(estimator):
             self._context = estimator._init_callback_context(max_subtasks=max_subtasks)
-        self._name, self._task = name, None
+        self._name, self._task, self._publish = name, None, publish
         # Computed only for a hook that asks for the fitted estimator.
         self._arguments = dict(data, estimator=estimator, reconstruction_attributes=attributes)
 
@@ -45,6 +47,7 @@ class Tasks:
         return self
 
     def __exit__(self, exception, *_):
+        self._publish()
         if self._context is not None and exception is None:
             self._context.call_on_fit_task_end(**self._arguments)
 
@@ -58,24 +61,80 @@ class Tasks:
         """End it; returns whether a callback wants training to stop."""
         if self._task is None:
             return False
+        self._publish()
         task, self._task = self._task, None
         return task.call_on_fit_task_end(**self._arguments)
 
 
-def progress_bar(estimator, unit, incremental=False):
-    """A context manager for a tqdm bar over the epochs, or for None if there is to be none."""
-    if not shows_progress(estimator) or incremental:
-        return contextlib.nullcontext()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("verbose='progress' needs tqdm: `pip install tqdm`.") from error
-    return tqdm(total=estimator.max_iter, desc=type(estimator).__name__, unit=unit)
+class Report:
+    """What ``verbose`` asks for: lines, or a bar. A context manager.
 
+    Parameters
+    ----------
+    settings : namespace of the estimator's parameters
+    title : str
+        Of the bar.
+    shows_bar : bool
+        Whether 'progress' shows a bar: ``partial_fit`` has none.
+    given_examples : bool
+        Whether there are validation examples that the user has given.
+    """
 
-def shows_progress(estimator):
-    return isinstance(estimator.verbose, str)
+    def __init__(self, settings, title, shows_bar, given_examples):
+        wants_bar = isinstance(settings.verbose, str)
+        self._prints = bool(settings.verbose) and not wants_bar
+        self._title, self._most = title, settings.max_iter
+        self._unit = "iteration" if settings.solver == "lbfgs" else "epoch"
+        self._shows_bar, self._bar = wants_bar and shows_bar, None
+        # scikit-learn's own settings have scikit-learn's own lines.
+        self._in_one_line = (
+            given_examples
+            or settings.scoring is not None
+            or callable(settings.learning_rate)
+            or settings.learning_rate in SCHEDULES
+        )
 
+    def __enter__(self):
+        if self._shows_bar:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError as error:
+                raise ImportError("verbose='progress' needs tqdm: `pip install tqdm`.") from error
+            self._bar = tqdm(total=self._most, desc=self._title, unit=self._unit)
+        return self
 
-def prints(estimator):
-    return bool(estimator.verbose) and not shows_progress(estimator)
+    def __exit__(self, *exception):
+        if self._bar is not None:
+            self._bar.close()
+
+    def say(self, text):
+        if self._prints:
+            print(text)
+
+    def epoch(self, history, learning_rate, seconds):
+        """Tell of an epoch."""
+        scores = history.validation_scores
+        if self._in_one_line:
+            told = [f"Epoch {history.n_iter}: loss {history.loss:.6g}"]
+            if scores:
+                told.append(f"validation loss {history.validation_loss_curve[-1]:.6g}")
+                told.append(f"validation score {scores[-1]:.6g}")
+            self.say(", ".join([*told, f"learning rate {learning_rate:.3g}", f"{seconds:.3g} s"]))
+        else:
+            self.say(f"Iteration {history.n_iter}, loss = {history.loss:.8f}")
+            if scores:
+                self.say(f"Validation score: {scores[-1]:f}")
+        self._move(history)
+
+    def iteration(self, history):
+        """Tell of an iteration of L-BFGS."""
+        self.say(f"L-BFGS, loss = {history.loss:.8f}")
+        self._move(history)
+
+    def _move(self, history):
+        if self._bar is not None:
+            shown = {"loss": f"{history.loss:.4g}"}
+            if history.validation_scores:
+                shown["validation score"] = f"{history.validation_scores[-1]:.4g}"
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update()

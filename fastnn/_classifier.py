@@ -6,26 +6,33 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.multiclass import unique_labels
 
 from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._given_weights import with_weights
+from ._inputs import checked_labels
 from ._one_at_a_time import turn
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
     class_weight : 'balanced', dict or None, default=None
-        Weight of the examples of each class, times ``sample_weight``: None is 1,
+        Weight >= 0 of the examples of each class, times ``sample_weight``: None is 1,
         'balanced' is inverse to how often the class occurs. For multilabel targets a list of
         dicts, one for each label; the weights of an example's labels are multiplied. Scores, also
         those of ``early_stopping``, go by ``sample_weight`` alone.
     label_smoothing : float in [0, 1), default=0
         Part of each target that is spread evenly over the classes.
-    threshold : float in [0, 1], default=0.5
-        Probability above which the second of two classes, or a label, is predicted."""
+    threshold : float in [0, 1] or list of float, default=0.5
+        Probability above which ``pos_label``, or a label of a multilabel target, is predicted. A
+        list has one for each label. Of three classes or more the most probable is predicted, so
+        another threshold than 0.5 is an error.
+    pos_label : int, float, bool or str, default=None
+        Which of two classes ``threshold`` is for; None is the second, ``classes_[1]``. Scorers of
+        scikit-learn have a ``pos_label`` of their own."""
 
 
 @own_defaults
@@ -60,7 +67,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         "loss": [StrOptions({"log_loss", "squared_error"})],
         "class_weight": [None, StrOptions({"balanced"}), dict, list],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "threshold": [Interval(Real, 0, 1, closed="both")],
+        "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+        "pos_label": [None, Real, str, "boolean"],
     }
 
     def __init__(
@@ -103,6 +111,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         class_weight=None,
         label_smoothing=0.0,
         threshold=0.5,
+        pos_label=None,
     ):
         BaseMLP.__init__(
             self,
@@ -144,6 +153,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
         self.threshold = threshold
+        self.pos_label = pos_label
+
+    _labels_are_sparse = False  # unless learnt from y
 
     @classmethod
     def from_weights(cls, coefs, intercepts, *, classes=None, **params):
@@ -195,6 +207,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(self, X, y, sample_weight=None, classes=None):
         """Go through the given examples once, in mini-batches, from the present weights.
 
+        Every parameter acts from the next call on. A new ``learning_rate_init``, or another
+        schedule, sets the rate anew; another ``solver`` begins with a new state of its own
+        (``nesterovs_momentum`` keeps the velocities). In scikit-learn none of them acts.
+
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
@@ -216,7 +232,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ValueError
             If ``classes`` is missing in the first call or differs in a later one, or y has others.
         """
-        with turn(self, going_on=True):
+        with turn(self, going_on=True) as warnings:
             if classes is None:
                 if not hasattr(self, "classes_"):
                     raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -227,39 +243,63 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                         f"was: {self.classes_!r}"
                     )
             else:
-                labels = y if type_of_target(y).startswith("multilabel") else classes
-                self._learn_classes(labels, unique_labels(classes))
-            return self._fit(X, y, sample_weight, incremental=True)
+                checked_labels(np.asarray(classes), "classes")
+                self.classes_ = unique_labels(classes)
+            warnings += self._fit(X, y, sample_weight, incremental=True)
+        return self
 
-    def _learn_classes(self, y, classes=None):
-        check_classification_targets(y)
-        self._target_type = type_of_target(y, input_name="y")
-        if self._target_type == "multiclass-multioutput":
-            raise ValueError("Multioutput target data is not supported with label binarization")
-        self.classes_ = unique_labels(y) if classes is None else classes
+    def _learn_target(self, target_type, y):
+        self._target_type = target_type
+        # Predictions of labels are sparse where those of the first y were.
+        self._labels_are_sparse = sp.issparse(y)
 
     def _encode(self, y, incremental):
         """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""
+        target_type = checked_labels(y)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._learn_classes(y)
+            self._learn_target(target_type, y)
+            self.classes_ = unique_labels(y)
+        elif not hasattr(self, "_target_type"):  # the first of several calls of partial_fit
+            self._learn_target(target_type, y)
         else:
-            classes = unique_labels(y)
-            if self.warm_start:
-                if set(classes) != set(self.classes_):
-                    raise ValueError(
-                        "warm_start can only be used where `y` has the same classes as in the "
-                        f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
-                    )
-            elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            self._check_kind(target_type, y, "y", "what the network was fitted to")
+        classes, unknown = unique_labels(y), self._unknown(y)
+        if self.warm_start and not incremental:
+            if unknown or len(classes) < len(self.classes_):
                 raise ValueError(
-                    "`y` has classes not in `self.classes_`. "
-                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+                    "warm_start can only be used where `y` has the same classes as in the "
+                    f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
                 )
+        elif unknown:
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+        kind, target = self._codes(y)
+        self._decision_rule(kind, target.shape[1] if kind == "multilabel" else 1)
+        return kind, target
+
+    def _codes(self, y):
         if self._target_type == "multilabel-indicator":
-            y = y.toarray() if sp.issparse(y) else np.asarray(y)
-            return "multilabel", (y != 0)
+            return "multilabel", (y.toarray() if sp.issparse(y) else y) != 0
         kind = "multiclass" if len(self.classes_) > 2 else "binary"
         return kind, np.searchsorted(self.classes_, y)
+
+    def _check_kind(self, target_type, y, name, other):
+        """Raise ValueError where a target is not like that of the training examples."""
+        matrix = target_type == "multilabel-indicator"
+        if matrix != (self._target_type == "multilabel-indicator"):
+            kinds = ["one class for each example", "a matrix of labels"]
+            raise ValueError(
+                f"{name} is {kinds[matrix]}, but {other} is {kinds[not matrix]}. A fit, and all "
+                "that goes on from it, has targets of one kind: for others make a new estimator."
+            )
+        if matrix and y.shape[1] != self.n_outputs_:
+            raise ValueError(f"{name} has {y.shape[1]} labels, but {other} has {self.n_outputs_}.")
+
+    def _unknown(self, y):
+        """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
+        return sorted(set(unique_labels(y).tolist()) - set(self.classes_.tolist()))
 
     def _training_weight(self, sample_weight, target, kind, incremental):
         if self.class_weight is None:
@@ -275,6 +315,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             weight = compute_sample_weight("balanced", target)
         else:
             weight = self._given_class_weight(target, kind)
+            if not incremental and not weight.any():
+                raise ValueError(
+                    f"class_weight={self.class_weight!r} gives no example a weight: at least one "
+                    "class must have one > 0."
+                )
         return weight if sample_weight is None else weight * sample_weight
 
     def _given_class_weight(self, target, kind):
@@ -293,6 +338,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     "class_weight must be None, 'balanced' or a dict where an example has one "
                     f"label; got {self.class_weight!r}."
                 )
+        for of_class in given:
+            for label, value in of_class.items() if isinstance(of_class, dict) else ():
+                if not isinstance(value, Real) or not 0 <= value < np.inf:
+                    raise ValueError(
+                        f"class_weight must be finite numbers >= 0, got {value!r} for class "
+                        f"{label!r}."
+                    )
         weight = np.ones(len(target))
         for codes, of_class in zip(columns, given, strict=True):
             weight *= compute_class_weight(of_class, classes=classes, y=classes[codes])[codes]
@@ -319,21 +371,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _encode_more(self, y):
         """Targets of other examples, encoded as those of the training examples."""
-        multilabel = type_of_target(y).startswith("multilabel")
-        if multilabel != (self._target_type == "multilabel-indicator"):
-            raise ValueError(
-                f"y_val is {type_of_target(y)}, but the targets of training are "
-                f"{self._target_type}."
-            )
-        if multilabel:
-            if y.shape[1] != self.n_outputs_:
-                raise ValueError(f"y_val has {y.shape[1]} labels, y has {self.n_outputs_}.")
-            return (y.toarray() if sp.issparse(y) else y) != 0
-        # As Python objects: NumPy would take "1" for 1.
-        unknown = set(unique_labels(y).tolist()) - set(self.classes_.tolist())
+        self._check_kind(checked_labels(y, "y_val"), y, "y_val", "y")
+        unknown = self._unknown(y)
         if unknown:
-            raise ValueError(f"y_val has labels that y has not: {sorted(unknown)}.")
-        return np.searchsorted(self.classes_, y)
+            raise ValueError(f"y_val has labels that y has not: {unknown}.")
+        return self._codes(y)[1]
 
     def _n_outputs(self, kind, target):
         if kind == "multilabel":
@@ -342,12 +384,54 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _score_outputs(self, target, output, kind, weight):
         """Accuracy of network outputs against encoded targets."""
+        return float(accuracy_score(target, self._decide(output, kind), sample_weight=weight))
+
+    def _decide(self, output, kind):
+        """Class codes, or a label matrix of bool, by network outputs."""
+        threshold, first = self._decision_rule(kind, output.shape[1])
         if kind == "multiclass":
-            decision = output.argmax(axis=1)
-        else:
-            decision = output > float(self.threshold)
-            decision = decision if kind == "multilabel" else decision.ravel().astype(target.dtype)
-        return float(accuracy_score(target, decision, sample_weight=weight))
+            return output.argmax(axis=1)
+        if kind == "multilabel":
+            return output > np.asarray(threshold, output.dtype)
+        output = output.ravel()
+        if first:
+            return 1 - (1 - output > threshold)
+        return np.minimum(output > threshold, len(self.classes_) - 1)
+
+    def _decision_rule(self, kind, n_labels):
+        """The threshold, or thresholds, and whether it is for the first of two classes.
+
+        Raises ValueError where ``threshold`` or ``pos_label`` has no meaning for the target.
+        """
+        several = not isinstance(self.threshold, Real)
+        thresholds = list(self.threshold) if several else [self.threshold]
+        wrong = [t for t in thresholds if not isinstance(t, Real) or not 0 <= t <= 1]
+        if wrong or (several and (kind != "multilabel" or len(thresholds) != n_labels)):
+            raise ValueError(
+                "threshold must be a number in [0, 1]; for multilabel targets it may be a list "
+                f"with one for each label. Got {self.threshold!r} for {kind} targets"
+                + (f" of {n_labels} labels." if kind == "multilabel" else ".")
+            )
+        if kind == "multiclass" and self.threshold != 0.5:
+            raise ValueError(
+                f"threshold={self.threshold!r} is for two classes or for labels. Of the "
+                f"{len(self.classes_)} classes of y the most probable is predicted: leave it at "
+                "0.5, or decide by predict_proba."
+            )
+        threshold = [float(t) for t in thresholds] if several else float(self.threshold)
+        if self.pos_label is None:
+            return threshold, False
+        if kind != "binary":
+            raise ValueError(
+                f"pos_label={self.pos_label!r} is for two classes, but targets are {kind}: leave "
+                "it at None."
+            )
+        classes = self.classes_.tolist()
+        if self.pos_label not in classes:
+            raise ValueError(
+                f"pos_label={self.pos_label!r} is none of the classes of y, which are {classes}."
+            )
+        return threshold, len(classes) == 2 and self.pos_label == classes[0]
 
     def predict(self, X):
         """Predict class labels.
@@ -360,15 +444,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            The most probable class, or for multilabel targets an indicator matrix.
+            The most probable class, or of two by ``threshold``. For multilabel targets an indicator
+            matrix, sparse if y was.
         """
         output = self._outputs(X)
         if self._target_type == "multilabel-indicator":
-            return (output > float(self.threshold)).astype(int)
-        if self.n_outputs_ > 1:
-            return self.classes_[output.argmax(axis=1)]
-        decision = output.ravel() > float(self.threshold)
-        return self.classes_[np.minimum(decision, len(self.classes_) - 1)]
+            labels = self._decide(output, "multilabel").astype(int)
+            if self._labels_are_sparse:
+                # Whose type of sparse matrix is scikit-learn's.
+                labels = LabelBinarizer().fit(sp.csr_array(labels)).inverse_transform(labels)
+            return labels
+        kind = "multiclass" if self.n_outputs_ > 1 else "binary"
+        return self.classes_[self._decide(output, kind)]
 
     def predict_proba(self, X):
         """Predict class probabilities.

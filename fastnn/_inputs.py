@@ -1,16 +1,28 @@
 """What users give: as the kernels take it, or an error that says what came and what is allowed."""
 
-from numbers import Integral
+import contextlib
+import re
+import sys
+from datetime import date, time, timedelta
+from numbers import Integral, Number
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
 from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
     check_is_fitted,
     validate_data,
+)
+
+# What NumPy, pandas, polars and pyarrow call the types of dates, times and durations, and what they
+# are among objects.
+_TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
+_TIME_DTYPES = re.compile(
+    r"(sparse\[|dictionary<values=)?(date|time|duration|period|month_day)", re.I
 )
 
 
@@ -28,6 +40,14 @@ def hidden_units(hidden_layer_sizes):
     return [int(size) for size in sizes]
 
 
+def as_table(X):
+    """A RecordBatch of pyarrow as a Table, whose column names scikit-learn reads."""
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None and isinstance(X, pyarrow.RecordBatch):
+        return pyarrow.Table.from_batches([X])
+    return X
+
+
 def checked_data(estimator, X, y, reset):
     """X and y of a fit, X in C order or canonical CSR, in float32 or float64.
 
@@ -38,24 +58,30 @@ def checked_data(estimator, X, y, reset):
     reset : bool
         Whether to note the features of X, instead of comparing them with those of the last fit.
     """
-    # Which validation would take for numbers, and for a target.
-    _refuse_kinds("X", X, "mM")
-    if not is_classifier(estimator):
-        _refuse_kinds("y", y, "mMUS")
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        accept_sparse=["csr", "csc"],
-        multi_output=True,
-        y_numeric=not is_classifier(estimator),
-        dtype=(np.float64, np.float32),
-        order="C",
-        reset=reset,
-    )
+    X = as_table(X)
+    numeric = not is_classifier(estimator)
+    _refuse_times("X", X)
+    if numeric:
+        _refuse_times("y", y)
+    with _naming(X, y, numeric):
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=numeric,
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=reset,
+        )
+        if numeric and y.dtype.kind in "US":  # other text is numbers by now
+            y = y.astype(np.float64)
+    if sp.issparse(y) and (numeric or y.shape[1] == 1):
+        y = y.toarray()
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
-    if not is_classifier(estimator):
+    if numeric:
         assert_all_finite(y, input_name="y")  # None among objects became NaN just now
     return _canonical(X), y
 
@@ -65,26 +91,91 @@ def checked_examples(estimator, X):
     if _needs_no_validation(estimator, X):
         return X
     check_is_fitted(estimator)
-    _refuse_kinds("X", X, "mM")
-    X = validate_data(
-        estimator,
-        X,
-        accept_sparse=["csr", "csc"],
-        dtype=(np.float64, np.float32),
-        order="C",
-        reset=False,
-    )
+    X = as_table(X)
+    _refuse_times("X", X)
+    with _naming(X):
+        X = validate_data(
+            estimator,
+            X,
+            accept_sparse=["csr", "csc"],
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=False,
+        )
     return _canonical(X)
 
 
+def checked_labels(y, name="y"):
+    """What scikit-learn calls the type of a target, or an error if it is none of labels.
+
+    Parameters
+    ----------
+    y : ndarray or sparse matrix, validated
+    name : str
+    """
+    _refuse_missing(y, name)
+    kinds = {type(label) for label in y.flat} if y.dtype == object else set()
+    names = " and ".join(sorted(kind.__name__ for kind in kinds))
+    families = {
+        next((family for family in (Number, str) if issubclass(kind, family)), kind)
+        for kind in kinds
+    }
+    if len(families) > 1:
+        raise ValueError(
+            f"Unknown label type: {name} mixes labels of the types {names}. Make them all of one, "
+            "for example by y.astype(str)."
+        )
+    if families == {Number}:
+        raise ValueError(
+            f"Unknown label type: {name} holds numbers ({names}) in an array of dtype object. Give "
+            "them a type of numbers, for example by y.astype(int)."
+        )
+    if y.dtype.kind == "S" or kinds == {bytes}:
+        raise TypeError(
+            f"{name} has bytes as labels. Make them text, for example by y.astype(str)."
+        )
+    target_type = type_of_target(y, input_name=name)
+    if target_type.startswith("continuous"):
+        values = y.data if sp.issparse(y) else y.ravel()
+        part = values[values != np.floor(values)][0]
+        raise ValueError(
+            f"Unknown label type: {target_type}. {name} holds real numbers such as {part}, not "
+            "classes: cut them into classes, or use MLPRegressor."
+        )
+    if target_type == "multiclass-multioutput":
+        raise ValueError(
+            f"Multioutput target data is not supported: {name} is a matrix with more than two "
+            "different values. It must be a vector of classes, or have a column of 0 and 1 for "
+            "each label."
+        )
+    if target_type == "unknown":
+        raise ValueError(
+            f"Unknown label type: {name} has labels of the type {names}. They must be numbers, "
+            "text or bool."
+        )
+    return target_type
+
+
 def checked_weight(sample_weight, X):
-    """Weight of each example as a vector of the type of X, or None."""
+    """Weight of each example as a vector of float64, or None."""
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-    if weight.sum(dtype=np.float64) == 0:
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64) == 0:
         raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
     return weight
+
+
+def scaled_weight(weight, dtype):
+    """Weights times a power of two, by which the largest is in [1, 2), and that power.
+
+    Otherwise float32 would make zero or infinity of them, or of their products with gradients.
+    """
+    if weight is None:
+        return None, 1.0
+    exponent = int(np.frexp(abs(weight).max())[1])
+    scale = float(np.ldexp(1.0, min(1 - exponent, 1021)))
+    return (weight * scale).astype(dtype), scale
 
 
 def _needs_no_validation(estimator, X):
@@ -110,19 +201,109 @@ def _needs_no_validation(estimator, X):
         return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
 
 
-def _refuse_kinds(name, array, kinds):
-    """Raise ValueError where ``array``, of any container, holds one of NumPy's kinds of data."""
+def _columns(array):
+    """Names and types of the columns of a table, one of each for anything else.
+
+    Of categories the type is that of what they are.
+    """
+    if hasattr(array, "column_names"):  # pyarrow
+        return array.column_names, array.schema.types
+    if hasattr(array, "columns"):
+        names, types = list(array.columns), list(array.dtypes)
+    else:
+        names = [getattr(array, "name", None)]
+        types = [getattr(array, "dtype", getattr(array, "type", None))]
+    return names, [getattr(getattr(t, "categories", None), "dtype", t) for t in types]
+
+
+def _refuse_times(name, array):
+    """Raise ValueError for dates, times and durations, which validation may take for numbers."""
     if isinstance(array, (list, tuple)):
         try:
             array = np.asarray(array)
         except ValueError:  # rows of different length: validation says so
             return
-    dtypes = array.dtypes if hasattr(array, "columns") else [getattr(array, "dtype", None)]
-    if isinstance(array, np.ndarray) and array.dtype == object:
-        dtypes = {getattr(value, "dtype", None) for value in array.flat}
-    for dtype in dtypes:
-        if getattr(dtype, "kind", "f") in kinds:
-            raise ValueError(f"{name} must be numbers, got an array of {dtype}.")
+    names, types = _columns(array)
+    for column, dtype in zip(names, types, strict=True):
+        if _TIME_DTYPES.match(str(dtype)):
+            raise ValueError(_no_numbers(name, column, f"is of type {dtype}"))
+    if "object" in map(str, types):
+        found = _first(array, lambda value: isinstance(value, _TIME_TYPES))
+        if found is not None:
+            raise ValueError(_no_numbers(name, found[0], f"holds {found[1]!r}"))
+
+
+@contextlib.contextmanager
+def _naming(X, y=None, numeric=False):
+    """A block that validates X and y: an error names the column of what is no number.
+
+    Or of labels the row that has none.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        make = TypeError if isinstance(error, TypeError) else ValueError
+        for name, array in [("X", X), ("y", y)][: 1 + numeric]:
+            found = _first(array, lambda value: not (_is_number(value) or _is_missing(value)))
+            if found is not None:
+                message = _no_numbers(name, found[0], f"holds {found[1]!r}")
+                raise make(f"{message} ({error})") from error
+        if y is not None and not numeric:
+            _refuse_missing(y, "y", error)
+        raise
+
+
+def _refuse_missing(y, name, cause=None):
+    """Raise ValueError where labels are objects, and one of them is missing."""
+    if sp.issparse(y) or _first(y, _is_missing) is None:
+        return
+    rows = [i for i, label in enumerate(np.asarray(y).ravel()) if _is_missing(label)]
+    raise ValueError(
+        f"{name} contains NaN or None in place of a label, {len(rows)} times, first in row "
+        f"{rows[0]}. Leave these examples out, or call it a class by a name of its own."
+    ) from cause
+
+
+def _no_numbers(name, column, what):
+    where = f"column {column!r} " if column not in (None, "") else ""
+    return (
+        f"{name} must be numbers, but {where}{what}. Turn it into numbers: dates into days, for "
+        "example, or categories into columns of 0 and 1."
+    )
+
+
+def _first(array, is_wanted):
+    """Column and value of the first that is wanted in an array of objects or text, or None."""
+    try:
+        values = np.asarray(array)
+    except (TypeError, ValueError):
+        return None
+    if values.dtype.kind not in "OUST" or values.ndim not in (1, 2):
+        return None
+    columns = values[:, np.newaxis].T if values.ndim == 1 else values.T
+    names = _columns(array)[0]
+    if len(names) != len(columns):  # those of a matrix have none
+        names = range(len(columns))
+    for column, of_column in zip(names, columns, strict=True):
+        for value in of_column:
+            if is_wanted(value):
+                return column, value
+    return None
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_missing(value):
+    """Whether a value among objects is None, NaN or the NA of pandas."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return np.ndim(value) == 0 and bool(value != value)
 
 
 def _canonical(X):
@@ -134,6 +315,8 @@ def _canonical(X):
             f"A sparse X may have up to 2**31 columns, whose indices are int32; got {X.shape[1]}."
         )
     X = sp.csr_array(X) if X.format == "csr" else X.tocsr()
+    if X.dtype.kind != "f":  # validation leaves the bool of sparse columns of pandas
+        X = X.astype(np.float64)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()

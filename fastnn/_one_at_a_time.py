@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from ._state import restore, state_of
+from ._warn import warn
 
 _turns = {}  # by id, a lock for each estimator that was ever fitted and still exists
 if hasattr(os, "register_at_fork"):
@@ -26,12 +27,16 @@ def _lock_of(estimator):
 def turn(estimator, going_on):
     """A block that fits ``estimator``, or raises an exception and leaves it as it was.
 
+    It is given a list for warnings, pairs of message and category, which are issued once the fit
+    has succeeded: a filter may turn them into exceptions, and they are no reason to undo it.
+
     Parameters
     ----------
     estimator : BaseMLP
     going_on : bool
         Whether the block may train the present weights in place; otherwise it makes new ones.
     """
+    warnings = []
     with _lock_of(estimator):
         before = state_of(estimator)
         curves, weights = [], []
@@ -49,7 +54,7 @@ def turn(estimator, going_on):
                 if hasattr(array, "flags") and array.flags.writeable
             ]
         try:
-            yield
+            yield warnings
         except BaseException:
             restore(estimator, before)
             for curve, length in curves:
@@ -57,3 +62,5 @@ def turn(estimator, going_on):
             for array, values in weights:
                 array[...] = values
             raise
+    for message, category in warnings:
+        warn(message, category)

@@ -4,21 +4,21 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._one_at_a_time import turn
+from ._scores import score
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
-        The quantile that the loss 'quantile' estimates. A list, in ascending order, estimates
-        several at once: ``predict`` returns a column for each, ascending within each row, and with
-        several targets those of the first target come first. Scores are those of the quantile
-        closest to 0.5.
+        The quantile that the loss 'quantile' estimates; only for that loss. A list, in ascending
+        order, estimates several at once: ``predict`` returns a column for each, ascending within
+        each row, and with several targets those of the first target come first. The score is their
+        mean, see ``score``.
     huber_delta : float, default=1.0
-        Error from which on the loss 'huber' grows linearly, in units of y.
+        Error from which on the loss 'huber' grows linearly, in units of y; only for that loss.
     standardize_target : bool, default=False
         Whether to train on targets of mean 0 and variance 1, with an identity as output activation.
         Afterwards that is part of the last layer: the fitted network gives y as it is. Losses, and
@@ -38,7 +38,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         'squared_error' is half the squared error, 'rss' the squared error summed over outputs,
         'absolute_error', 'huber' and 'quantile' are robust; 'poisson' (y >= 0) and 'gamma' (y > 0)
         are half the deviance, with an exponential output.
-    {PARAMETERS.format(score="R^2", more_parameters=_MORE_PARAMETERS)}
+    {PARAMETERS.format(score="that of ``score``", more_parameters=_MORE_PARAMETERS)}
 
     Examples
     --------
@@ -146,6 +146,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def partial_fit(self, X, y, sample_weight=None):
         """Go through the given examples once, in mini-batches, from the present weights.
 
+        Every parameter acts from the next call on. A new ``learning_rate_init``, or another
+        schedule, sets the rate anew; another ``solver`` begins with a new state of its own
+        (``nesterovs_momentum`` keeps the velocities). In scikit-learn none of them acts.
+
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
@@ -160,13 +164,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self : MLPRegressor
             The fitted estimator.
         """
-        with turn(self, going_on=True):
-            return self._fit(X, y, sample_weight, incremental=True)
+        with turn(self, going_on=True) as warnings:
+            warnings += self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def _encode(self, y, incremental):
         """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
         self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
-        return self.loss, self._targets(y)
+        target = self._targets(y)
+        if hasattr(self, "coefs_") and (self.warm_start or incremental):
+            self._check_n_outputs(target, "y", "what the network was fitted to")
+        return self.loss, target
 
     def _targets(self, y):
         """Targets of training or validation, one column for each output."""
@@ -181,6 +189,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _loss_and_output(self, kind):
         """Name of the loss, output activation, settings of the loss."""
+        for name, value in (("quantile", 0.5), ("huber_delta", 1.0)):
+            given = getattr(self, name)
+            if self.loss != name.split("_")[0] and (np.ndim(given) > 0 or given != value):
+                raise ValueError(
+                    f"{name}={given!r} is for loss={name.split('_')[0]!r}, got loss={self.loss!r}."
+                )
         settings = {}
         if self.loss == "huber":
             settings["bend"] = float(self.huber_delta)
@@ -192,21 +206,34 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode_more(self, y):
         """Targets of other examples, in the form of those of the training examples."""
         y = self._targets(y)
-        n_outputs = self._n_outputs(None, y)
-        if n_outputs != self.n_outputs_:
-            raise ValueError(f"y_val has {n_outputs} outputs, y has {self.n_outputs_}.")
+        self._check_n_outputs(y, "y_val", "y")
         return y
+
+    def _check_n_outputs(self, target, name, other):
+        n_outputs = self._n_outputs(None, target)
+        if n_outputs != self.n_outputs_:
+            quantiles = f", by quantile={self.quantile!r}" if self._n_quantiles() > 1 else ""
+            raise ValueError(
+                f"{name} has {n_outputs} outputs{quantiles}, but {other} has {self.n_outputs_}."
+            )
 
     def _n_outputs(self, kind, target):
         return 1 if target.ndim == 1 else target.shape[1]
 
     def _score_outputs(self, target, output, kind, weight):
-        """R^2 of network outputs; NaN if an output is not finite."""
-        if not np.isfinite(output).all():
-            return float("nan")
-        target, output = self._central(target), self._central(self._sorted_quantiles(output))
-        output = output.ravel() if target.ndim == 1 else output
-        return float(r2_score(target, output, sample_weight=weight))
+        """What ``score`` is, of network outputs against encoded targets."""
+        output = self._sorted_quantiles(output)
+        n_quantiles = self._n_quantiles()
+        if n_quantiles > 1:  # each target was repeated
+            target = target[:, ::n_quantiles]
+        output = output.ravel() if output.shape[1] == 1 else output
+        # In float64: squares of what float32 holds may be infinite.
+        target, output = target.astype(np.float64), output.astype(np.float64)
+        return self._measure(target, output, weight, float(self.huber_delta))
+
+    def _measure(self, y, prediction, weight, huber_delta):
+        quantiles = getattr(self, "_quantiles", None)
+        return score(self.loss, y, prediction, weight, quantiles=quantiles, huber_delta=huber_delta)
 
     def predict(self, X):
         """Predict target values.
@@ -226,7 +253,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return output.ravel() if output.shape[1] == 1 else output
 
     def score(self, X, y, sample_weight=None):
-        """R^2 of the predictions; of several quantiles, of the one closest to 0.5.
+        """Share of the loss that the predictions explain.
+
+        It is R^2 for the losses 'squared_error' and 'rss', and for 'poisson' as in scikit-learn;
+        for the others D^2, which is R^2 with the loss in place of the squared error: of
+        'absolute_error' scikit-learn's ``d2_absolute_error_score``, of 'quantile'
+        ``d2_pinball_score`` (the mean over all quantiles, see ``d2_quantile_score``), of 'gamma'
+        ``d2_tweedie_score`` with power 2; of 'huber' by the same formula. Several targets have the
+        mean of their scores. ``early_stopping`` goes by the same measure, unless ``scoring`` says
+        otherwise; so does a search without a scorer.
 
         Parameters
         ----------
@@ -240,9 +275,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Returns
         -------
         float
-            At most 1; 0 is what the mean of y would have.
+            At most 1; 0 is what the best constant would have, such as the mean of y for R^2.
         """
-        return float(r2_score(y, self._central(self.predict(X)), sample_weight=sample_weight))
+        scaler = self._scaling.targets if hasattr(self, "_scaling") else None
+        huber_delta = float(self.huber_delta) * (1.0 if scaler is None else scaler.scale_)
+        return self._measure(y, self.predict(X), sample_weight, huber_delta)
 
     def _sorted_quantiles(self, output):
         """Outputs with the quantiles of each target in ascending order: they do not cross."""
@@ -250,13 +287,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if n_quantiles == 1:
             return output
         return np.sort(output.reshape(len(output), -1, n_quantiles), axis=2).reshape(output.shape)
-
-    def _central(self, output):
-        """The columns of the quantile closest to 0.5; all, if there is one for each target."""
-        n_quantiles = self._n_quantiles()
-        if n_quantiles == 1:
-            return output
-        return output[:, np.argmin(np.abs(self._quantiles - 0.5)) :: n_quantiles]
 
     def _n_quantiles(self):
         return 1 if getattr(self, "_quantiles", None) is None else len(self._quantiles)

@@ -6,7 +6,8 @@ gives y' for x' can be turned into one that gives y for x (``fold``)::
     first layer, of features    W <- W / scale    b <- b - (mean / scale) W
     last layer, of targets      W <- W * scale    b <- b * scale + mean
 
-and back before training goes on (``unfold``).
+and back before training goes on (``unfold``). Kernels apply the first map to each row of X as they
+read it: there is no second X.
 """
 
 import contextlib
@@ -14,6 +15,22 @@ import contextlib
 import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
+
+# Numbers of X that scikit-learn looks at in one go: it makes several copies of them in float64.
+BLOCK_SIZE = 2**18
+
+
+def _scaler(X):
+    """A ``StandardScaler`` fitted to X in little memory."""
+    if sp.issparse(X):
+        return StandardScaler(with_mean=False).fit(X)
+    n_samples, n_features = X.shape
+    scaler = StandardScaler()
+    with np.errstate(invalid="ignore"):  # rounding may make the variance of a constant negative
+        for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
+            scaler.partial_fit(X[rows])
+    return scaler
 
 
 class Standardization:
@@ -34,7 +51,7 @@ class Standardization:
         if not features:
             self.features = None
         elif self.features is None:
-            self.features = StandardScaler(with_mean=not sp.issparse(X)).fit(X)
+            self.features = _scaler(X)
         elif sp.issparse(X):
             self.features.with_mean = False
         if not targets:
@@ -42,13 +59,23 @@ class Standardization:
         elif self.targets is None:
             self.targets = StandardScaler().fit(y.reshape(len(y), -1))
 
-    def transform(self, X, y):
-        """X and y as training sees them: copies, where anything changes."""
-        if self.features is not None:
-            X = self.features.transform(X)
-        if self.targets is not None:
-            y = self.targets.transform(y.reshape(len(y), -1)).reshape(y.shape)
-        return X, y
+    def of_features(self, X):
+        """Means and scales with which training sees X, or None; the means of sparse X are 0."""
+        scaler = self.features
+        if scaler is None:
+            return None
+        if scaler.with_mean and sp.issparse(X):
+            raise ValueError(
+                "standardize=True has learned from a dense X to centre features, which would fill "
+                "in the zeros of a sparse one: give both in the same form."
+            )
+        return scaler.mean_ if scaler.with_mean else np.zeros_like(scaler.scale_), scaler.scale_
+
+    def of_targets(self, y):
+        """Targets as training sees them."""
+        if self.targets is None:
+            return y
+        return self.targets.transform(y.reshape(len(y), -1)).reshape(y.shape)
 
     def fold(self, coefs, intercepts):
         """Turn a network of x' and y' into one of x and y, in place."""

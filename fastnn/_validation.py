@@ -1,17 +1,23 @@
 """Validation after each epoch: the loss and the score of examples that are not trained on."""
 
-import copy
+import math
 
 import numpy as np
+from sklearn.base import is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import indexable
 
-from ._inputs import checked_data, checked_weight
-from ._training import make_data, predict
+from ._inputs import scaled_weight
+from ._network import make_data, predict
+from ._state import shallow_copy
+from ._warn import warn
 from .kernels.evaluate import losses
 from .kernels.losses import CROSS_ENTROPY
+
+# Times the training loss of the first epoch, from which on the loss of X_val must be a mistake.
+OUT_OF_PROPORTION = 10
 
 
 def validation_loss(net, outputs, target, weight=None):
@@ -34,9 +40,7 @@ def validation_loss(net, outputs, target, weight=None):
     losses[dtype](net, row_loss, np.empty(outputs.size, dtype), outputs.ravel(), y)
     if weight is None:
         return float(row_loss.mean(dtype=np.float64))
-    total = weight.sum(dtype=np.float64)
-    # A split may happen to have no weight at all.
-    return float(np.dot(weight, row_loss) / total) if total else float("nan")
+    return float(np.dot(weight, row_loss) / weight.sum(dtype=np.float64))
 
 
 class Validation:
@@ -44,83 +48,172 @@ class Validation:
 
     Parameters
     ----------
-    estimator : BaseMLP
     net, theta, data : see kernels.layout
     rows : (n,) int64, the examples of ``data``
-    kind, target : what the estimator's ``_encode`` returned
-    weight : (n,) or None
-    X, y : the examples as the user gave them, for scikit-learn's scorers
+    values : targets as ``validation_loss`` takes them
+    weight : (n,) float64 or None
+    score : callable or None
+        ``score(outputs)`` of the network for these examples; None is minus the loss.
+    n_threads : as for the estimator
+    given : bool
+        Whether the user has given the examples for validation.
+    is_share : bool
+        Whether the score is that of a regressor, 0 for the best constant.
     """
 
-    def __init__(self, estimator, net, theta, data, rows, kind, target, weight, X, y):
-        self._estimator, self._kind = estimator, kind
+    def __init__(self, net, theta, data, rows, values, weight, score, n_threads, given, is_share):
         self._net, self._theta, self._data, self._rows = net, theta, data, rows
-        self._target, self._weight, self._X, self._y = target, weight, X, y
-        self._scorer = None
-        if estimator.scoring not in (None, "loss"):
-            self._scorer = check_scoring(estimator, scoring=estimator.scoring)
-        self._values = target
-        if net.loss != CROSS_ENTROPY:
-            self._values = estimator._target_values(kind, target, theta.dtype)
+        self._values, self._score = values, score
+        self._weight, _ = scaled_weight(weight, theta.dtype)
+        self._n_threads, self._given, self.is_share = n_threads, given, is_share
         # Compile what validation needs before the clock of ``max_time`` starts.
-        validation_loss(net, self._outputs(), self._values, weight)
+        validation_loss(net, self._outputs(), values, self._weight)
 
     def _outputs(self):
-        """Of the network for these examples, with its present weights."""
-        n_threads = self._estimator.n_threads
-        return predict(self._net, self._theta, self._data, self._rows, n_threads)
+        """Outputs of the network for these examples, with its present weights."""
+        return predict(self._net, self._theta, self._data, self._rows, self._n_threads)
 
     def evaluate(self):
-        """Score and loss with the present weights."""
-        estimator, outputs = self._estimator, self._outputs()
+        """Score and loss with the present weights; NaN where an output is not finite."""
+        outputs = self._outputs()
         loss = validation_loss(self._net, outputs, self._values, self._weight)
-        if estimator.scoring is None:
-            return estimator._score_outputs(self._target, outputs, self._kind, self._weight), loss
-        if self._scorer is None:
-            return -loss, loss
         if not np.isfinite(outputs).all():  # most scorers would raise an error
             return float("nan"), loss
-        weight = {} if self._weight is None else {"sample_weight": self._weight}
-        present = copy.copy(estimator)
-        vars(present).update(estimator._fitted_weights(self._theta))
-        return float(self._scorer(present, self._X, self._y, **weight)), loss
+        return (-loss if self._score is None else self._score(outputs)), loss
+
+    def compare(self, training_loss, loss):
+        """Warn where the first losses show that X_val is not what X is."""
+        if self._given and not loss <= OUT_OF_PROPORTION * training_loss:
+            warn(
+                f"The validation loss after the first epoch, {loss:g}, is out of all proportion "
+                f"to the training loss, {training_loss:g}. A Pipeline does not transform the X_val "
+                "that is passed to one of its steps: make it with "
+                "transform_input=['X_val'], as shown in the docstring of fit."
+            )
 
 
-def by_given_examples(estimator, net, theta, kind, X, y, sample_weight):
-    """The ``Validation`` by the examples that were given to ``fit`` for it."""
-    given = X, y
-    try:
-        X, y = checked_data(estimator, X, y, reset=False)
-        target = estimator._encode_more(y)
-        X = X.astype(theta.dtype, copy=False)
-        sample_weight = checked_weight(sample_weight, X)
-        X, target = estimator._scaling.transform(X, target)
-    except ValueError as error:
-        raise ValueError(f"X_val, y_val or sample_weight_val: {error}") from error
+def scores(estimator, target, kind, weight, X, y, theta):
+    """The function of the network's outputs that scores examples, or None for minus the loss.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+    target, kind : what the estimator's ``_encode`` returned
+    weight : (n,) or None
+    X, y : the examples as the user gave them, for scikit-learn's scorers
+    theta : (n_params,), as it will be at the time of scoring
+
+    Raises
+    ------
+    ValueError
+        By the function, where there is no score for these examples.
+    """
+    scoring = estimator.scoring
+    if isinstance(scoring, str) and scoring == "loss":
+        return None
+    scorer = None if scoring is None else check_scoring(estimator, scoring=scoring)
+    weights = {} if weight is None else {"sample_weight": weight}
+
+    def score(outputs):
+        reason = "it is not a number"
+        try:
+            if scorer is None:
+                value = estimator._score_outputs(target, outputs, kind, weight)
+            else:
+                present = shallow_copy(estimator)
+                for name, value in estimator._fitted_weights(theta).items():
+                    object.__setattr__(present, name, value)  # a subclass may have its own
+                value = float(scorer(present, X, y, **weights))
+        except ValueError as error:
+            value, reason = np.nan, error
+        if np.isnan(value):
+            raise ValueError(
+                f"The validation score (scoring={scoring!r}) of the {len(outputs)} validation "
+                f"examples cannot be computed: {reason}. Give examples that have one as X_val and "
+                "y_val, or take scoring='loss'."
+            ) from (reason if isinstance(reason, ValueError) else None)
+        return value
+
+    return score
+
+
+def by_given_examples(estimator, net, theta, kind, examples, given):
+    """The ``Validation`` by the examples that were given to ``fit`` for it.
+
+    Parameters
+    ----------
+    examples : (X, target, weight), checked
+    given : (X, y) as the user gave them
+    """
+    X, target, weight = examples
+    target = estimator._scaling.of_targets(target)
+    data = make_data(X, standardized=estimator._scaling.of_features(X))
+    score = scores(estimator, target, kind, weight, *given, theta)
     rows = np.arange(X.shape[0])
-    return Validation(
-        estimator, net, theta, make_data(X), rows, kind, target, sample_weight, *given
-    )
+    return _validation(estimator, net, theta, data, rows, kind, target, weight, score, given=True)
 
 
 def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rng):
     """Set training examples aside; returns the others' rows and the ``Validation`` by these."""
-    # A column, so that an error names the classes as scikit-learn's does.
-    stratify = target.astype(bool).reshape(-1, 1) if kind == "binary" else None
+    _check_part(estimator, kind, target)
     train, test = train_test_split(
         np.arange(len(target)),
         random_state=rng,
         test_size=estimator.validation_fraction,
-        stratify=stratify,
+        stratify=target if kind == "binary" else None,
     )
-    if len(test) < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of "
-            "your dataset."
-        )
     weight = None if sample_weight is None else sample_weight[test]
+    if weight is not None and weight.sum(dtype=np.float64) == 0:
+        raise ValueError(
+            f"The sample_weight of the {len(test)} examples that early_stopping=True sets aside "
+            "for validation adds up to zero, so that they have no score. Increase "
+            "validation_fraction, or give validation examples as X_val and y_val."
+        )
     if estimator.scoring in (None, "loss"):
         X = y = None
     else:
         X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    return train, Validation(estimator, net, theta, data, test, kind, target[test], weight, X, y)
+    target = target[test]
+    score = scores(estimator, target, kind, weight, X, y, theta)
+    return train, _validation(
+        estimator, net, theta, data, test, kind, target, weight, score, given=False
+    )
+
+
+def _validation(estimator, net, theta, data, rows, kind, target, weight, score, given):
+    values = target
+    if net.loss != CROSS_ENTROPY:
+        values = estimator._target_values(kind, target, theta.dtype)
+    is_share = is_regressor(estimator) and estimator.scoring is None
+    n_threads = estimator.n_threads
+    return Validation(net, theta, data, rows, values, weight, score, n_threads, given, is_share)
+
+
+def _check_part(estimator, kind, target):
+    """Raise ValueError where the examples cannot be divided."""
+    n, fraction = len(target), estimator.validation_fraction
+    n_test = math.ceil(fraction * n)
+    reason = None
+    if kind == "binary":  # both parts are to have the classes in proportion
+        counts = np.bincount(target)
+        rare = np.flatnonzero(counts == 1)
+        n_classes = np.count_nonzero(counts)
+        if rare.size:
+            label = estimator.classes_[rare[0]]
+            reason = (
+                f"class {label.item() if hasattr(label, 'item') else label!r} of y has only one"
+            )
+        elif min(n_test, n - n_test) < n_classes:
+            reason = f"both parts must have at least one of each of the {n_classes} classes"
+    if reason is None and n_test < 2:
+        reason = (
+            "the validation set is too small. Increase 'validation_fraction' or the size of your "
+            "dataset"
+        )
+    if reason is None and n_test >= n:
+        reason = "no example would be left to train on"
+    if reason is not None:
+        raise ValueError(
+            f"early_stopping=True cannot set validation_fraction={fraction} of the {n} examples "
+            f"aside: {reason}. Validation examples can also be given, as X_val and y_val."
+        )

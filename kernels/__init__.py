@@ -12,7 +12,7 @@ These modules know NumPy arrays and nothing of scikit-learn. Read them in this o
 ``losses``         the error functions
 ``rules``          the weight updates
 ``matmul``         the register-tiled matrix product under all of it
-``elementary``     exp, log, tanh, logistic, written so that loops over them vectorise
+``elementary``     exp, log, tanh, logistic, normal, written so that loops over them vectorise
 ``barrier``        where the threads of one mini-batch meet
 ``denormals``      numbers too small to matter, taken as zero while training
 ``jit``            how kernels are compiled and cached

@@ -7,11 +7,12 @@ entry alone::
     RECTIFIER   p z  where z > 0, otherwise  q z + r (exp(z) - 1)
     GATE        z logistic(c z + d z^3)
 
+NORMAL_GATE is z times the normal distribution of z,
 and LOGISTIC, TANH, EXP have slopes p + q a + r a^2.
 
 Slopes are functions of the activation a = sigma(z) where that is possible, as then z need not be
-kept; those of GATE are functions of z. The chains of ``if`` stand outside the loops: inside, they
-would keep the loops from being vectorised.
+kept; those of the gates are functions of z. The chains of ``if`` stand outside the loops: inside,
+they would keep the loops from being vectorised.
 """
 
 import math
@@ -31,7 +32,8 @@ from .jit import leaf
     RECTIFIER,
     GATE,
     SOFTPLUS,
-) = range(10)
+    NORMAL_GATE,
+) = range(11)
 N_CONSTANTS = 4
 
 
@@ -70,7 +72,9 @@ ACTIVATIONS = {
     "elu": Activation(RECTIFIER, _elu(1.0), with_k=_elu),  # Clevert et al., 2016
     # Klambauer et al., 2017
     "selu": Activation(RECTIFIER, (_SELU_SCALE, 0.0, _SELU_SCALE * _SELU_ALPHA, 1.0)),
-    # Hendrycks and Gimpel, 2016: 1/2 z (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))
+    # Hendrycks and Gimpel, 2016: 1/2 z (1 + erf(z / sqrt(2))); "gelu" is their approximation of it,
+    # 1/2 z (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))
+    "gelu_erf": Activation(NORMAL_GATE, slope_from_input=True),
     "gelu": Activation(GATE, (_GELU, _GELU * 0.044715), slope_from_input=True),
     "silu": Activation(GATE, (1.0, 0.0), slope_from_input=True),  # z logistic(z)
     "softplus": Activation(SOFTPLUS),  # log(1 + exp(z))
@@ -91,6 +95,11 @@ def tanh(z):
 def relu(z):
     # Written so that NaN passes, as in numpy.maximum.
     return type(z)(0) if z <= type(z)(0) else z
+
+
+@leaf
+def normal_gate(z):
+    return z * elementary.normal(z)
 
 
 @leaf
@@ -177,7 +186,17 @@ def _gate_slope(delta, z, c, d):
         delta[i] *= gate * (T(1) + z[i] * (T(1) - gate) * (c + T(3) * d * square))
 
 
+@leaf
+def _normal_gate_slope(d, z):
+    T = z.dtype.type
+    density = T(1 / math.sqrt(2 * math.pi))
+    for i in range(d.size):
+        bell = density * elementary.exp(-T(0.5) * z[i] * z[i])
+        d[i] *= elementary.normal(z[i]) + z[i] * bell
+
+
 _logistic, _tanh, _relu, _exp, _softplus = map(_in_place, (logistic, tanh, relu, exp, softplus))
+_normal_gate = _in_place(normal_gate)
 
 
 @leaf
@@ -231,6 +250,8 @@ def activate(code, constants, a, width):
         _rectifier(a, T(constants[0]), T(constants[1]), T(constants[2]))
     elif code == GATE:
         _gate(a, T(constants[0]), T(constants[1]))
+    elif code == NORMAL_GATE:
+        _normal_gate(a)
     elif code == SOFTPLUS:
         _softplus(a)
     elif code == STEP:
@@ -256,5 +277,7 @@ def multiply_by_slope(code, constants, d, a, width):
         _rectifier_slope(d, a, p, q, r, curved)
     elif code == GATE:
         _gate_slope(d, a, T(constants[0]), T(constants[1]))
+    elif code == NORMAL_GATE:
+        _normal_gate_slope(d, a)
     elif code == SOFTPLUS:
         _softplus_slope(d, a)

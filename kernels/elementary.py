@@ -1,13 +1,14 @@
-"""exp, log, tanh and the logistic function, in float32 and float64.
+"""exp, log, tanh, the logistic function and the normal distribution, in float32 and float64.
 
 Numba calls libm once per element and so keeps a loop over these functions scalar. Here they are
 branch-free arithmetic: LLVM vectorises any loop around them. Error bounds, in units in the last
 place, over the whole range including denormal results (measured in tests/test_elementary.py):
-exp 2, log 2, tanh 4, logistic 4. NaN gives NaN and infinities give the limits.
+exp 2, log 2, tanh 4, logistic 4, normal 8. NaN gives NaN and infinities give the limits.
 
 exp: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, 1980), exp(r) = 1 + r + r^2 P(r) with P the
 Chebyshev interpolant of (exp(r) - 1 - r) / r^2. log: x = 2^e (1 + f), log(1 + f) = 2 artanh(s) with
-s = f / (2 + f), as its series in s^2.
+s = f / (2 + f), as its series in s^2. normal: with t = |x| and s = (t - k) / (t + k), the lower
+tail is exp(-t^2 / 2) Q(s) / (t + k), Q a Chebyshev interpolant (Shepherd and Laframboise, 1981).
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import EXACT, exact
+from .jit import EXACT, exact, exact_leaf
 
 _INTEGER = {types.float32: types.int32, types.float64: types.int64}
 _REAL = {integer: real for real, integer in _INTEGER.items()}
@@ -42,13 +43,14 @@ def _from_bits(typingctx, n):
     return _REAL[n](n), codegen
 
 
-def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_terms):
-    """Build exp, log, tanh, logistic for the float type ``T`` as compiled scalar functions.
+def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_terms, k, Q):
+    """Build exp, log, tanh, logistic, normal for the float type ``T`` as compiled scalar functions.
 
     Numba widens integer arithmetic to 64 bits; ``Int(...)`` keeps float32 loops in 32-bit lanes.
 
     ``ln2_hi`` has trailing zero bits, so that n * ln2_hi is exact. ``P`` and ``log_terms`` are
-    polynomial coefficients, highest degree first; float32 takes the last five alone.
+    polynomial coefficients, highest degree first; float32 takes the last five alone, and
+    the last eleven of ``Q``.
     """
     bias = Int(2 ** (exponent_bits - 1) - 1)
     shift = Int(mantissa_bits)
@@ -65,6 +67,11 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
     sqrt_half = np.array(math.sqrt(0.5), T).view(Int)[()]
     p0, p1, p2, p3, p4, p5, p6, p7, p8, p9 = (T(c) for c in P)
     l0, l1, l2, l3, l4, l5, l6, l7, l8, l9 = (T(c) for c in log_terms)
+    k = T(k)
+    q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10 = (T(c) for c in Q[:11])
+    q11, q12, q13, q14, q15, q16, q17, q18, q19, q20, q21 = (T(c) for c in Q[11:])
+    upper_half = Int(-1 << (mantissa_bits // 2 + 1))  # of the bits of a mantissa
+    no_tail = T(math.sqrt(-2 * math.log(np.finfo(T).smallest_subnormal)))
 
     @exact
     def power_of_two(n):
@@ -141,7 +148,45 @@ def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_term
         y = -infinity if x == zero else y
         return y if x >= zero else nan
 
-    return {"exp": exp, "tanh": tanh, "logistic": logistic, "log": log}
+    @exact_leaf  # LLVM would not inline so many operations by itself
+    def normal(x):
+        t = _fabs(x)
+        t = no_tail if t > no_tail else t
+        upper = _from_bits(Int(_bits(t) & upper_half))  # its square has no rounding error
+        high, low = -half * (upper * upper), -half * ((t - upper) * (t + upper))
+        square = high + low
+        e = exp(square)
+        e += e * ((high - square) + low)
+        u = one / (t + k)
+        s = (t - k) * u
+        q = q11
+        if double:
+            q = q0
+            q = q * s + q1
+            q = q * s + q2
+            q = q * s + q3
+            q = q * s + q4
+            q = q * s + q5
+            q = q * s + q6
+            q = q * s + q7
+            q = q * s + q8
+            q = q * s + q9
+            q = q * s + q10
+            q = q * s + q11
+        q = q * s + q12
+        q = q * s + q13
+        q = q * s + q14
+        q = q * s + q15
+        q = q * s + q16
+        q = q * s + q17
+        q = q * s + q18
+        q = q * s + q19
+        q = q * s + q20
+        q = q * s + q21
+        tail = e * (q * u)
+        return one - tail if x > zero else tail
+
+    return {"exp": exp, "tanh": tanh, "logistic": logistic, "log": log, "normal": normal}
 
 
 @intrinsic
@@ -169,6 +214,21 @@ _FUNCTIONS = {
             0.5,
         ],
         log_terms=[0] * 5 + [2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3],
+        k=3,
+        Q=[0] * 11
+        + [
+            0.000055355966295437997518,
+            0.0001331259087505261264,
+            -0.00024458266635030283877,
+            -0.0010342220593040599595,
+            0.0010241357110211652075,
+            0.0069698131313015088302,
+            -0.010462293756020216735,
+            -0.047262745275900215694,
+            0.23001767766349003359,
+            -0.50933198954028234501,
+            0.72908369069624986858,
+        ],
     ),
     types.float64: _functions(
         np.float64,
@@ -190,6 +250,31 @@ _FUNCTIONS = {
             0.50000000000000010221,
         ],
         log_terms=[2 / (2 * i + 1) for i in range(10, 0, -1)],
+        k=6,
+        Q=[
+            2.7054496637977872461e-9,
+            9.2192672583608843361e-11,
+            -3.7811039740751347139e-8,
+            1.2755843356530045143e-8,
+            3.048240041913844842e-7,
+            -4.3577613504932497357e-7,
+            -1.7965827563569255388e-6,
+            6.8005431594268570546e-6,
+            1.0745924733200878298e-6,
+            -0.000064753705700848765502,
+            0.00018136059315872918324,
+            0.000032870453008737620297,
+            -0.0021316052225278695638,
+            0.010029820572770707047,
+            -0.030985315508191790816,
+            0.075171915675092535032,
+            -0.15268023206435666637,
+            0.26797424584136901958,
+            -0.4139035857755962979,
+            0.56896889181478893561,
+            -0.70100902959086549109,
+            0.77735177189336217498,
+        ],
     ),
 }
 
@@ -217,14 +302,19 @@ def logistic(x):
     return 1 / (1 + np.exp(-x))
 
 
+def normal(x):
+    """The probability that a standard normal variable is below x: (1 + erf(x / sqrt(2))) / 2."""
+    return 0.5 * math.erfc(-x * math.sqrt(0.5))
+
+
 def _overload(function):
     """Make ``function`` callable in kernels: by its argument's type, one of _FUNCTIONS."""
 
-    @overload(function, jit_options=EXACT)
+    @overload(function, jit_options={"forceinline": True, **EXACT})
     def choose(x):
         typed = _FUNCTIONS[x][function.__name__]
         return lambda x: typed(x)
 
 
-for _function in (exp, log, tanh, logistic):
+for _function in (exp, log, tanh, logistic, normal):
     _overload(_function)

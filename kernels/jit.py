@@ -1,7 +1,10 @@
 """How kernels are compiled and cached, and what happens when the cache fails."""
 
 import gc
+import importlib.util
 import os
+import pkgutil
+import sys
 import threading
 import types
 import warnings
@@ -15,6 +18,7 @@ from numba import config, njit, typeof
 from numba import types as nb
 from numba.core import caching, cgutils
 from numba.extending import intrinsic
+from numba.misc.appdirs import AppDirs
 
 # contract: fused multiply-add; reassoc: sums may use vector lanes; nsz: the sign of zero is free.
 # NaN and infinity keep their meaning. error_model: division by zero gives inf, as in NumPy.
@@ -33,6 +37,7 @@ section = njit(inline="always", **_INNER, **FLAGS)
 # One copy that all callers share: for what is large and called from several places.
 shared = njit(**_INNER, **FLAGS)
 exact = njit(**_INNER, **EXACT)
+exact_leaf = njit(forceinline=True, **_INNER, **EXACT)
 
 # Everything that machine code depends on, in 32 bits. Numba's disk cache looks at no more than the
 # file that holds the cached function, and numbers its files anew when that changes: an edit to any
@@ -45,9 +50,53 @@ _BUILT_BY = (
     config.CPU_NAME or llvm.get_host_cpu_name(),
     config.CPU_FEATURES or llvm.get_host_cpu_features().flatten(),
 )
-DIGEST = zlib.crc32(repr(_BUILT_BY).encode())
-for _source in sorted(Path(__file__).parent.glob("*.py")):
-    DIGEST = zlib.crc32(_source.read_bytes(), DIGEST)
+_PACKAGE = sys.modules[__package__]
+# Of a code object: what it does, but not the folder in which it was compiled.
+_MEANING = (
+    "co_code",
+    "co_consts",
+    "co_names",
+    "co_varnames",
+    "co_freevars",
+    "co_cellvars",
+    "co_argcount",
+    "co_posonlyargcount",
+    "co_kwonlyargcount",
+    "co_flags",
+    "co_exceptiontable",
+)
+
+
+def _in_words(value):
+    """A text that is the same in every process, of a code object or a constant in it."""
+    if isinstance(value, types.CodeType):
+        return _in_words(tuple(getattr(value, name) for name in _MEANING))
+    if isinstance(value, tuple):
+        return f"({','.join(map(_in_words, value))})"
+    if isinstance(value, frozenset):
+        return f"{{{','.join(sorted(map(_in_words, value)))}}}"
+    return repr(value)
+
+
+def _digest():
+    """The digest of the code that Python runs, be it in files, an archive or an application."""
+    digest = zlib.crc32(repr(_BUILT_BY).encode())
+    prefix = f"{__package__}."
+    names = sorted(module.name for module in pkgutil.iter_modules(_PACKAGE.__path__, prefix))
+    if __name__ not in names:
+        raise ImportError(f"no list of the modules of {__package__}")
+    for name in (__package__, *names):
+        code = importlib.util.find_spec(name).loader.get_code(name)
+        if code is None:
+            raise ImportError(f"no code of {name}")
+        digest = zlib.crc32(_in_words(code).encode(), digest)
+    return digest
+
+
+try:
+    DIGEST, _unreadable = f"{_digest():08x}", None
+except Exception as error:  # importers of other packagers may lack anything
+    DIGEST, _unreadable = "", error
 
 _warned = False
 
@@ -70,54 +119,71 @@ def _warn_once(error):
     global _warned
     if not _warned:
         _warned = True
+        advice = (
+            "Set NUMBA_CACHE_DIR to a writable folder, or delete the damaged files there."
+            if DIGEST
+            else "The code of the kernels cannot be read, so their machine code could be taken for "
+            "that of another version. Store fastnn as files, in a zip archive or by PyInstaller."
+        )
         warnings.warn(
             f"fastnn could not use Numba's disk cache ({type(error).__name__}: {error}); "
-            "kernels are compiled again in every process. Set NUMBA_CACHE_DIR to a writable "
-            "folder, or delete the damaged files there.",
+            f"kernels are compiled again in every process. {advice}",
             CacheWarning,
             stacklevel=4,
         )
 
 
-class _ReadOnly:
-    """A folder that cannot be written, but holds this version of a kernel."""
+def _folders():
+    """Where the cache may be, as Numba has it, but also of code that is in no file of its own.
+
+    Files are the same wherever the package lies: an application in one file unpacks itself into
+    another folder each time.
+    """
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR, "fastnn")
+    package = Path(_PACKAGE.__path__[0])
+    # An application's own folder may be gone when it ends.
+    if package.is_dir() and not getattr(sys, "frozen", False):
+        yield package / "__pycache__"
+    yield Path(AppDirs(appname="numba", appauthor=False).user_cache_dir, "fastnn")
+
+
+class _Locator(caching._CacheLocator):
+    """The first folder that can be written, or that holds this version of a kernel."""
+
+    def __init__(self, py_func, folder):
+        self._py_func, self._folder = py_func, folder
 
     @classmethod
     def from_function(cls, py_func, py_file):
-        locator = cls(py_func, py_file)
-        indices = Path(locator.get_cache_path()).glob(f"*.{py_func.__qualname__}-*.nbi")
-        return locator if any(indices) else None
+        for folder in _folders():
+            locator = cls(py_func, folder)
+            try:
+                locator.ensure_cache_path()
+            except OSError:
+                if not any(folder.glob(f"*.{py_func.__qualname__}-*.nbi")):
+                    continue
+            return locator
+        raise OSError(f"none of {[str(folder) for folder in _folders()]} can be written")
 
+    def get_cache_path(self):
+        return str(self._folder)
 
-class _ReadOnlyInTree(_ReadOnly, caching.InTreeCacheLocator):
-    pass
+    def get_source_stamp(self):
+        return DIGEST
 
-
-class _ReadOnlyUserProvided(_ReadOnly, caching.UserProvidedCacheLocator):
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        return super().from_function(py_func, py_file) if config.CACHE_DIR else None
+    def get_disambiguator(self):
+        return str(self._py_func.__code__.co_firstlineno)
 
 
 class _CacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = (
-        caching.UserProvidedCacheLocator,
-        _ReadOnlyUserProvided,
-        caching.InTreeCacheLocator,
-        _ReadOnlyInTree,
-        caching.UserWideCacheLocator,
-    )
+    _locator_classes = (_Locator,)
 
 
 class _Cache(caching.FunctionCache):
     """Numba's disk cache, which by itself does not look into folders that it cannot write."""
 
     _impl_class = _CacheImpl
-
-    def __init__(self, py_func):
-        super().__init__(py_func)
-        # Numba before 0.68 compares the time of the source, which images of containers round.
-        self._cache_file._source_stamp = DIGEST
 
 
 class Entry:
@@ -165,12 +231,14 @@ class Entry:
         name = self._function.__name__
         function = types.FunctionType(self._function.__code__, self._function.__globals__, name)
         # The name of the cache files.
-        function.__qualname__ = f"{name}_{dtype.name}_{DIGEST:08x}"
+        function.__qualname__ = f"{name}_{dtype.name}_{DIGEST}"
         signature = tuple(typeof(argument) for argument in self._sample(dtype))
         dispatcher = njit(**FLAGS)(function)
         collecting = gc.isenabled()
         gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
         try:
+            if _unreadable is not None:
+                raise _unreadable
             dispatcher._cache = _Cache(function)
             dispatcher.compile(signature)
         except Exception as error:  # no writable place, a full disk; damaged files raise anything

@@ -58,9 +58,12 @@ class Data(NamedTuple):
     values: np.ndarray  # CSR: (nnz,)
     columns: np.ndarray  # CSR: (nnz,) int32, ascending within a row
     row_starts: np.ndarray  # CSR: (n + 1,) int64; empty: X is dense
+    means: np.ndarray  # (n_features,): training sees (x - mean) / scale, of CSR x / scale
+    scales: np.ndarray  # (n_features,); both empty: x itself
     codes: np.ndarray  # (n,) int32: class of each example; empty: see targets
     targets: np.ndarray  # (n, n_outputs): target values; empty: see codes
-    weights: np.ndarray  # (n,): weight of each example; empty: all 1
+    weights: np.ndarray  # (n,): weight of each example, times weight_scale; empty: all 1
+    weight_scale: float  # a power of two, by which the caller multiplies the penalty as well
 
 
 class Params(NamedTuple):
@@ -304,7 +307,10 @@ def empty_data(dtype):
         values=readonly(np.empty(0, dtype)),
         columns=readonly(np.empty(0, np.int32)),
         row_starts=readonly(np.empty(0, np.int64)),
+        means=readonly(np.empty(0, dtype)),
+        scales=readonly(np.empty(0, dtype)),
         codes=readonly(np.empty(0, np.int32)),
         targets=readonly(np.empty((0, 0), dtype)),
         weights=readonly(np.empty(0, dtype)),
+        weight_scale=1.0,
     )

@@ -48,13 +48,17 @@ OVERWRITE, ADD = np.intp(0), np.intp(1)
 
 
 @leaf
-def gather(X, rows, first, a, width, capacity, i0, i1):
+def gather(X, means, scales, rows, first, a, width, capacity, i0, i1):
     """Copy examples rows[first + i0 .. first + i1] into the input layer of the block (dense X)."""
     for i in range(i0, i1):
         inputs = a[i * width + 1 : (i + 1) * width]
         x = X[rows[first + i]]
-        for j in range(inputs.size):
-            inputs[j] = x[j]
+        if scales.size > 0:
+            for j in range(inputs.size):
+                inputs[j] = (x[j] - means[j]) / scales[j]
+        else:
+            for j in range(inputs.size):
+                inputs[j] = x[j]
         following = first + i + capacity  # the same place in the next mini-batch
         if following < rows.size:
             prefetch(X[rows[following]])
@@ -74,6 +78,13 @@ def gather_targets(codes, targets, rows, first, y):
                 y[i * width + k] = targets[rows[first + i], k]
 
 
+@leaf
+def scaled(data, e):
+    """Entry e of the CSR arrays, as training sees it."""
+    x = data.values[e]
+    return x / data.scales[data.columns[e]] if data.scales.size > 0 else x
+
+
 @shared
 def sparse_affine(net, theta, data, rows, first, work, i0, i1):
     """z <- b + x W of the first layer for CSR rows."""
@@ -86,7 +97,7 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
         for j in range(n_out):
             z[j] = theta[j]
         for e in range(data.row_starts[row], data.row_starts[row + 1]):
-            x = data.values[e]
+            x = scaled(data, e)
             start = (np.int64(data.columns[e]) + 1) * n_out
             w = theta[start : start + n_out]
             for j in range(n_out):
@@ -107,7 +118,8 @@ def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t)
     """
     scratch = scratch_of(work.packed, thread)
     if data.row_starts.size == 0:
-        gather(data.X, rows, first, work.a, work.widths[0], work.capacity, i0, i1)
+        means, scales = data.means, data.scales
+        gather(data.X, means, scales, rows, first, work.a, work.widths[0], work.capacity, i0, i1)
     for k in range(net.units.size - 1):
         n_in, n_out = net.units[k] + 1, net.units[k + 1]
         in_width, width = work.widths[k], work.widths[k + 1]
@@ -217,7 +229,7 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, 
         else:
             low = work.cursors[thread, i]
         while low < stop and data.columns[low] < f1:
-            x = data.values[low]
+            x = scaled(data, low)
             start = (np.int64(data.columns[low]) + 1 - r0) * n_out
             g = gradient[start : start + n_out]
             for j in range(n_out):

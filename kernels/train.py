@@ -263,6 +263,8 @@ def _predict(
     values,
     columns,
     row_starts,
+    means,
+    scales,
     a,
     widths,
     a_starts,
@@ -282,7 +284,7 @@ def _predict(
     """
     no_integers, no_reals, none = np.empty((0, 0), np.int64), dropout[:0], a[:0]
     net = Net(units, starts, activations, constants, saves, dropout, 0, 0, no_reals, 0)
-    data = Data(X, values, columns, row_starts, columns[:0], X[:0], values[:0])
+    data = Data(X, values, columns, row_starts, means, scales, columns[:0], X[:0], values[:0], 1.0)
     work = Work(
         a=a,
         d=none,

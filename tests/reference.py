@@ -7,6 +7,8 @@ follows the chain rule, and tests/test_network.py holds it against finite differ
 Theta is a list; Theta[l] has shape (N_{l+1}, N_l + 1), the bias in column 0, as in the notes.
 """
 
+import math
+
 import numpy as np
 
 
@@ -30,6 +32,10 @@ def softplus(z):
     return np.log(1 + np.exp(z))
 
 
+def normal(z):
+    return (1 + math.erf(z / math.sqrt(2))) / 2
+
+
 def normal_gate(z):
     return np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)
 
@@ -46,6 +52,7 @@ SIGMA = {
     "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
     "elu": lambda z: z if z > 0 else np.exp(z) - 1,
     "selu": lambda z: LAMBDA * (z if z > 0 else ALPHA * (np.exp(z) - 1)),
+    "gelu_erf": lambda z: z * normal(z),
     "gelu": lambda z: z / 2 * (1 + np.tanh(normal_gate(z))),
     "silu": lambda z: z * logistic(z),
     "softplus": softplus,
@@ -60,6 +67,7 @@ SLOPE = {
     "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
     "elu": lambda z: 1.0 if z > 0 else np.exp(z),
     "selu": lambda z: LAMBDA * (1.0 if z > 0 else ALPHA * np.exp(z)),
+    "gelu_erf": lambda z: normal(z) + z * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi),
     "gelu": lambda z: (
         (1 + np.tanh(normal_gate(z))) / 2
         + z / 2 * (1 - np.tanh(normal_gate(z)) ** 2) * np.sqrt(2 / np.pi) * (1 + 0.134145 * z**2)

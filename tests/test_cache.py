@@ -5,6 +5,8 @@ edited and cache files damaged. What does not depend on the kernels themselves i
 kernel that compiles in no time.
 """
 
+import compileall
+import importlib
 import importlib.util
 import json
 import os
@@ -12,12 +14,13 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import fastnn
-import fastnn.kernels
+import fastnn.kernels.jit
 
 KERNELS = Path(fastnn.kernels.__file__).parent
 SOURCES = sorted(path.name for path in KERNELS.glob("*.py"))
@@ -102,7 +105,7 @@ def run(site, *bodies, mounts=(), **environment):
         indented = "".join(f"    {line}\n" for line in body.splitlines())
         process = subprocess.Popen(
             [*with_mounts(mounts), sys.executable, "-P", "-c", PROGRAM.format(body=indented)],
-            cwd=site,
+            cwd=site if site.is_dir() else site.parent,
             env={**kept, "PYTHONPATH": str(site), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -115,7 +118,7 @@ def run(site, *bodies, mounts=(), **environment):
         assert process.returncode == 0, errors
         results.append(json.loads(out.splitlines()[-1]))
         # Not an installed fastnn, which in an editable installation is found by import hooks.
-        assert Path(results[-1].pop("file")) == site / "fastnn" / "__init__.py"
+        assert Path(results[-1].pop("file")).with_suffix(".py") == site / "fastnn" / "__init__.py"
     return results if len(results) > 1 else results[0]
 
 
@@ -181,6 +184,12 @@ def tiny_cold_start(tmp_path_factory):
 
 
 @pytest.fixture
+def home(tmp_path):
+    (tmp_path / "home").mkdir()
+    return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
 def tiny(tiny_cold_start, tmp_path):
     return shutil.copytree(tiny_cold_start[0], tmp_path / "site")
 
@@ -228,17 +237,56 @@ def test_the_second_process_does_not_compile(cold_start, warm, expected):
     assert cache_files(warm) == before
 
 
+@pytest.fixture
+def digest_of(monkeypatch):
+    """``digest_of(folder)``: the digest of kernels in ``folder``."""
+
+    def digest(folder):
+        spec = importlib.util.spec_from_file_location("kernels_copy", folder / "__init__.py")
+        monkeypatch.setitem(sys.modules, "kernels_copy", importlib.util.module_from_spec(spec))
+        monkeypatch.delitem(sys.modules, "kernels_copy.jit", raising=False)
+        found = importlib.import_module("kernels_copy.jit").DIGEST
+        assert found
+        return found
+
+    return digest
+
+
 @pytest.mark.parametrize("name", SOURCES)
-def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path):
-    digests = []
+def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path, digest_of):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
-    for edit in ("", "# An edit.\n"):
-        (folder / name).write_text((folder / name).read_text() + edit)
-        spec = importlib.util.spec_from_file_location("jit_copy", folder / "jit.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        digests.append(module.DIGEST)
-    assert digests[0] != digests[1]
+    assert digest_of(folder) == fastnn.kernels.jit.DIGEST
+    (folder / name).write_text((folder / name).read_text() + "an_edit = 1\n")
+    assert digest_of(folder) != fastnn.kernels.jit.DIGEST
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "lambda a: a + 1",
+        "lambda a: a + 2",
+        "lambda a: a - 1",
+        "lambda b: a + 1",
+        "lambda a, b: a + 1",
+        "lambda a: a + 1.0",
+        "lambda a: a + -0.0",
+        "lambda a: a + 0.0",
+        "lambda *a: a + 1",
+        "lambda a: a in {1, 2}",
+        "lambda a: a in {1, 3}",
+        "lambda a: a in (1, 2)",
+        "lambda a: lambda: a + 1",
+        "lambda a: lambda: a + 2",
+    ],
+)
+def test_code_that_differs_has_another_digest(code, tmp_path, digest_of):
+    folder = shutil.copytree(KERNELS, tmp_path / "kernels")
+    source = (folder / "evaluate.py").read_text()
+    digests = set()
+    for edit in (code, "lambda a: a + 3", code):
+        (folder / "evaluate.py").write_text(f"{source}\nedit = {edit}\n")
+        digests.add(digest_of(folder))
+    assert len(digests) == 2
 
 
 def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
@@ -399,6 +447,115 @@ def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, ex
         assert again == {**before, "cached": True}
 
 
+def zipped(site, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for source in site.rglob("*.py"):
+            archive.write(source, source.relative_to(site))
+    return path
+
+
+def without_sources(site, folder):
+    """Compiled by Python, without ``__pycache__``, and with no source, here nor anywhere."""
+    shutil.copytree(site, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(folder, quiet=1, legacy=True, stripdir=folder, prependdir="gone")
+    for source in folder.rglob("*.py"):
+        source.unlink()
+    return folder
+
+
+def without_sources_zipped(site, path):
+    folder = without_sources(site, path.with_suffix(""))
+    with zipfile.ZipFile(path, "w") as archive:
+        for compiled in folder.rglob("*.pyc"):
+            archive.write(compiled, compiled.relative_to(folder))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("store", "frozen", "place"),
+    [
+        (zipped, False, "home"),
+        (zipped, False, "NUMBA_CACHE_DIR"),
+        (without_sources, False, "home"),
+        (without_sources, True, "home"),
+        (without_sources_zipped, True, "home"),  # as PyInstaller has it
+        (without_sources_zipped, True, "NUMBA_CACHE_DIR"),
+    ],
+)
+def test_however_it_is_stored_a_version_runs_its_own_code(
+    store, frozen, place, tiny, home, tmp_path
+):
+    """The digest was that of no file: a rebuilt application ran its previous version's code."""
+    shutil.rmtree(tiny / "fastnn" / "kernels" / "__pycache__")
+    environment = home
+    if place == "NUMBA_CACHE_DIR":
+        environment = {**home, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    body = "import sys\nsys.frozen = True\n" * frozen + WEIGH
+    sites = [store(tiny, tmp_path / "first.zip")]
+    rename(tiny / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
+    sites.append(store(tiny, tmp_path / "second.zip"))
+    for hit in (False, True):
+        for site, value in zip(sites, (6.0, -6.0), strict=True):
+            result = run(site, body, **environment)
+            assert weighed(result, value)
+            assert cached(result) == hit
+            assert result["warnings"] == []
+
+
+def test_an_application_that_unpacks_itself_elsewhere_each_time_compiles_once(tiny, home, tmp_path):
+    for hit in (False, True):
+        site = without_sources(tiny, tmp_path / f"unpacked, {hit}")
+        result = run(site, "import sys\nsys.frozen = True\n" + WEIGH, **home)
+        assert weighed(result)
+        assert cached(result) == hit
+        assert result["warnings"] == []
+        shutil.rmtree(site)
+
+
+def test_the_digest_is_that_of_every_process(tiny):
+    """Sets of text are in another order in each."""
+    line = "names = lambda name: name in {'a', 'b', 'c', 'd', 'e', 'f'}\n"
+    (tiny / "fastnn" / "kernels" / "names.py").write_text(line)
+    body = "from fastnn.kernels.jit import DIGEST\nresult['digest'] = DIGEST\n"
+    digests = [run(tiny, body, PYTHONHASHSEED=str(seed))["digest"] for seed in range(3)]
+    assert len(set(digests)) == 1
+
+
+NOT_LISTED = "import pkgutil\npkgutil.iter_modules = lambda *_: []\n"
+NOT_READ = """
+import sys
+from importlib.machinery import PathFinder
+
+class Loader:
+    def __init__(self, loader):
+        self.create_module, self.exec_module = loader.create_module, loader.exec_module
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        if name.startswith("fastnn."):
+            spec.loader = Loader(spec.loader)
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("packager", [NOT_LISTED, NOT_READ])
+def test_code_that_cannot_be_read_is_not_cached(packager, tiny, home):
+    before = cache_files(tiny)
+    told = "result['text'] = str(caught[0].message)\n"
+    for _ in range(2):
+        result = run(tiny, packager + WEIGH + told, **home)
+        assert weighed(result)
+        assert not cached(result)
+        assert result["warnings"] == ["CacheWarning"]
+        assert "could be taken for that of another version" in result["text"]
+    assert cache_files(tiny) == before
+    assert cache_files(Path(home["HOME"])) == []
+
+
 @pytest.fixture(scope="module")
 def mountable(tmp_path_factory):
     """Skip where a user may not mount."""
@@ -410,11 +567,6 @@ def mountable(tmp_path_factory):
 @pytest.mark.usefixtures("mountable")
 class TestDisks:
     """Of a file system that is read-only or full; root may write wherever permissions forbid it."""
-
-    @pytest.fixture
-    def home(self, tmp_path):
-        (tmp_path / "home").mkdir()
-        return {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home")}
 
     @pytest.mark.parametrize("place", ["package", "package, not home", "NUMBA_CACHE_DIR"])
     def test_a_warm_cache_is_used_from_a_read_only_disk(self, place, warm, expected, home):

@@ -1,11 +1,13 @@
 """A fit that was killed goes on from its last checkpoint and ends with the identical model."""
 
 import signal
+import warnings
 
 import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 
 from fastnn import MLPClassifier
 
@@ -117,3 +119,62 @@ def test_without_warm_start_a_checkpoint_is_fitted_anew(halfway):
     refitted = kept.fit(X, Y)
     assert same(refitted, model)
     assert refitted.n_iter_ == 9
+
+
+OTHERS = {
+    "X": dict(X=X[::-1]),
+    "y": dict(y=Y[::-1]),
+    "X, y": dict(X=X[::2], y=Y[::2]),
+    "sample_weight": dict(sample_weight=np.linspace(1, 2, len(Y))),
+    "random_state": dict(random_state=1),
+    "solver": dict(solver="nadam"),
+    "batch_size": dict(batch_size=50),
+    "shuffle": dict(shuffle=False),
+    "X_val, y_val": dict(X_val=X[:50], y_val=Y[:50]),
+}
+
+
+@pytest.mark.parametrize("names", OTHERS)
+def test_a_checkpoint_says_what_differs_and_begins_a_fit_of_its_own(names, halfway):
+    _, kept = halfway
+    expected = MLPClassifier.from_weights(kept.coefs_, kept.intercepts_, max_iter=9)
+    expected.set_params(random_state=0, warm_start=True)
+    changed, given = OTHERS[names], {"X": X, "y": Y}
+    for name, value in changed.items():
+        if name in ("random_state", "solver", "batch_size", "shuffle"):
+            kept.set_params(**{name: value})
+            expected.set_params(**{name: value})
+        else:
+            given[name] = value
+    kept.set_params(warm_start=True)
+    with pytest.warns(UserWarning, match=rf"after epoch 4 of a fit with other values of {names}\."):
+        kept.fit(**given)
+    assert same(kept, expected.fit(**given))
+    assert kept.n_iter_ == 9
+
+
+def test_what_does_not_decide_which_epochs_are_done_may_change(halfway):
+    _, kept = halfway
+    kept.set_params(warm_start=True, max_iter=12, tol=0, verbose=0, n_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kept.fit(X.tolist(), Y.tolist())
+    assert same(kept, MLPClassifier(max_iter=12, tol=0, random_state=0).fit(X, Y))
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(halfway):
+    model, kept = halfway
+    del kept._progress.fit  # which it had not yet
+    assert same(kept.set_params(warm_start=True).fit(X, Y), model)
+
+
+def test_a_checkpoint_of_a_fit_that_had_stopped_keeps_the_reason(after_epochs):
+    kept = []
+    settings = dict(tol=10, n_iter_no_change=2, random_state=0)
+    model = MLPClassifier(**settings)
+    model.set_callbacks(after_epochs(lambda estimator, fitted: kept.append(fitted)))
+    model.fit(X, Y)
+    last = kept[-1].set_callbacks().set_params(warm_start=True).fit(X, Y)
+    assert same(last, model)
+    assert last.stop_reason_ == model.stop_reason_ == "no_improvement"

@@ -81,7 +81,7 @@ def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypat
         return int(rng.choice(list(self._speeds))), int(rng.integers(1, 200))
 
     monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
-    monkeypatch.setattr("fastnn._training.choose_n_threads", lambda n_threads, operations: 3)
+    monkeypatch.setattr("fastnn._trainer.choose_n_threads", lambda n_threads, operations: 3)
     for _ in range(5):
         assert bits(MLPClassifier(**settings).fit(X, Y)) == expected
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastnn import MLPClassifier, MLPRegressor, _training
+from fastnn import MLPClassifier, MLPRegressor, _network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -69,6 +69,8 @@ def test_fitted_attributes_are_those_of_sklearn(ours, solver, early_stopping):
 
     if solver != "lbfgs":  # what fastnn adds
         assert (vars(mine).pop("validation_loss_curve_") is None) == (not early_stopping)
+        assert (vars(mine).pop("best_epoch_") is None) == (not early_stopping)
+    assert vars(mine).pop("stop_reason_") == "max_iter"
     assert public(mine) == public(theirs)
     for name in public(mine):
         a, b = getattr(mine, name), getattr(theirs, name)
@@ -194,7 +196,7 @@ def test_the_scratch_of_a_large_prediction_is_not_kept(shape):
     )
     for n_rows in (1, 2, 300):
         model.predict(np.zeros((n_rows, shape[0])))
-        _, work = _training._kept.scratch
+        _, work = _network._kept.scratch
         assert work is None or sum(a.nbytes for a in work if hasattr(a, "nbytes")) < 2**19
 
 

@@ -172,11 +172,11 @@ def one_before(array):
 
 SETTINGS = [
     dict(units=[7, 5, 3], loss="cross_entropy", batch_size=10),
-    dict(units=[33, 70, 1], loss="log_loss", batch_size=33, activation="tanh"),
+    dict(units=[33, 70, 1], loss="log_loss", batch_size=33, activation="tanh", standardized=True),
     dict(units=[20, 17, 9, 4], loss="squared_error", batch_size=1),
     dict(units=[5, 130, 2], loss="squared_error", batch_size=150, dropout=0.3, activation="gelu"),
     dict(units=[70, 8, 11], loss="cross_entropy", batch_size=141, clip=0.1, activation="logistic"),
-    dict(units=[3, 1], loss="poisson", batch_size=7),
+    dict(units=[3, 1], loss="poisson", batch_size=7, standardized=True),
     dict(units=[101, 100, 10], loss="cross_entropy", batch_size=64, dropout=0.5),
 ]
 
@@ -187,7 +187,8 @@ def train(settings, T, sparse, n_threads, side):
     from fastnn._threads import Helpers
     from fastnn.kernels.rules import ADAM, Rule
 
-    settings = dict(dict(activation="relu", dropout=0.0, clip=np.inf), **settings)
+    others = dict(activation="relu", dropout=0.0, clip=np.inf, standardized=False)
+    settings = dict(others, **settings)
     units, loss, n = settings["units"], settings["loss"], 141
     rng = np.random.default_rng(1)
     X = rng.standard_normal((n, units[0])).astype(T)
@@ -196,6 +197,8 @@ def train(settings, T, sparse, n_threads, side):
     targets = dict(codes=rng.integers(units[-1], size=n))
     if loss != "cross_entropy":
         targets = dict(targets=rng.uniform(0, 1, (n, units[-1])).astype(T))
+    if settings["standardized"]:
+        targets["standardized"] = rng.uniform(-1, 1, units[0]), rng.uniform(1, 2, units[0])
     data = protect(_training.make_data(X, weights=rng.uniform(0, 2, n), **targets), side)
     activation = settings["activation"]
     net = _training.make_net(units, activation, None, loss, settings["dropout"], 5)

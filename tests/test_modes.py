@@ -46,19 +46,21 @@ def test_kernel_tests_pass_with_bounds_checks(run_python, bounds_checked):
 GATHER = """
 import numpy as np
 from numba import njit
-from fastnn._training import make_data
+from fastnn._network import make_data
 from fastnn.kernels.layout import work_for
 from fastnn.kernels.network import gather
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
 work = work_for([2, 1], np.float64, 1, 1, sparse=False)
-arguments = data.X, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1
+x = data.X, data.means, data.scales
+arguments = *x, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1
 njit(lambda *arguments: gather(*arguments))(*arguments)
 print(*work.a[1:3])
 """
 
 TRAIN = """
 import numpy as np
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels.rules import GRADIENT, Rule
 data = make_data(np.zeros((6, 2))[:3], targets=np.zeros((6, 1))[:3])
 net = make_net([2, 1], "relu", "identity", "squared_error")

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastnn._training import Trainer, make_data, make_net, predict
+from fastnn._network import make_data, make_net, predict
+from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import BLOCK_ROWS, starts_of
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule

@@ -21,6 +21,7 @@ TRAINABLE = [
     "elu",
     "selu",
     "gelu",
+    "gelu_erf",
     "silu",
     "softplus",
     ("linear", 0.5),
@@ -132,5 +133,6 @@ def test_regressors(parameters, loss, quantile, standardize, n_outputs, containe
         y = np.column_stack((y, y**2))
     if loss in ("poisson", "gamma"):
         standardize = False
+    quantile = quantile if loss == "quantile" else 0.5
     model = MLPRegressor(loss, **parameters, quantile=quantile, standardize_target=standardize)
     check(model, X[:150], y[:150], container, dtype, weighted)

@@ -6,7 +6,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from fastnn import MLPClassifier, MLPRegressor
-from fastnn._training import Trainer, make_data, make_net
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels.layout import starts_of
 from fastnn.kernels.rules import GRADIENT, SGD, Rule
 

@@ -808,6 +808,30 @@ def test_callbacks_of_a_subclass(kind, after_epochs):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "kind",
+    [with_slots, with_properties, with_own_pickles, with_reduce, that_does_not_copy, with_a_lock],
+)
+def test_a_scorer_is_given_a_subclass_as_it_is_after_the_epoch(kind, name):
+    scored = []
+
+    def scorer(model, X, y):
+        scored.append((type(model), model.predict(X)))
+        return model.score(X, y)
+
+    model = kind(getattr(fastnn, name))()
+    model.scoring = scorer
+    model.fit(X, Y, X_val=X, y_val=Y)
+    assert [cls for cls, _ in scored] == [type(model)] * model.n_iter_
+    np.testing.assert_array_equal(scored[-1][1], model.predict(X))
+    if is_classifier(model):
+        model.scoring = None
+        assert model.fit(X, Y, X_val=X, y_val=Y).validation_scores_[-1] == model.score(X, Y)
+    else:
+        assert not np.array_equal(scored[0][1], scored[-1][1])
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_subclass_of_both_libraries(name):
     """For code that asks whether a model is one of scikit-learn's."""
     ours, theirs = getattr(fastnn, name), getattr(sk, name)

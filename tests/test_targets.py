@@ -1,6 +1,8 @@
 """Initial weights, class weights, thresholds, standardisation, several quantiles."""
 
 import pickle
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,10 +16,17 @@ from sklearn.datasets import (
     load_linnerud,
     make_multilabel_classification,
 )
-from sklearn.metrics import accuracy_score, mean_pinball_loss, r2_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    d2_pinball_score,
+    mean_pinball_loss,
+    r2_score,
+    recall_score,
+)
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
+from sklearn.utils.multiclass import unique_labels
 
 from fastnn import MLPClassifier, MLPRegressor
 
@@ -225,6 +234,33 @@ def test_class_weight_of_an_unknown_class_is_an_error():
         MLPClassifier(class_weight={"setosa": 2}).fit(X_IRIS, Y_IRIS)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("wrong", [-1, -1e-9, np.nan, np.inf, -np.inf, "2", None])
+def test_class_weights_are_finite_and_not_negative(wrong, method):
+    """They were taken: training went away from the examples of the class."""
+    X, Y = make_multilabel_classification(n_samples=80, n_classes=3, random_state=0)
+    message = f"class_weight must be finite numbers >= 0, got {wrong!r} for class 1"
+    for y, class_weight in [
+        (Y_IRIS, {0: 1, 1: wrong}),
+        (Y_IRIS > 0, {1: wrong}),
+        (Y, [{0: 1}, {1: wrong}, {}]),
+    ]:
+        x = X if y is Y else X_IRIS
+        given = {"classes": unique_labels(y)} if method == "partial_fit" else {}
+        with pytest.raises(ValueError, match=message):
+            getattr(MLPClassifier(class_weight=class_weight), method)(x, y, **given)
+
+
+def test_class_weights_of_zero_leave_examples_out():
+    keep = Y_IRIS != 1
+    settings = dict(shuffle=False, batch_size="full", max_iter=5, random_state=0)
+    model = MLPClassifier(class_weight={1: 0}, **settings).fit(X_IRIS, Y_IRIS)
+    expected = MLPClassifier(**settings).fit(X_IRIS, Y_IRIS, keep.astype(float))
+    assert_same_network(model, expected)
+    with pytest.raises(ValueError, match=r"class_weight=\{0: 0, 1: 0, 2: 0\} gives no example"):
+        MLPClassifier(class_weight={0: 0, 1: 0, 2: 0}).fit(X_IRIS, Y_IRIS)
+
+
 def test_class_weight_does_not_weigh_the_validation_score():
     X, y = scale(X_CANCER), Y_CANCER
     settings = dict(early_stopping=True, max_iter=5, random_state=0)
@@ -268,6 +304,174 @@ def test_threshold_in_early_stopping():
     # All are called 0: the accuracy is the part of zeros.
     assert len(set(model.validation_scores_)) == 1
     assert model.validation_scores_[0] == pytest.approx((Y_CANCER == 0).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_threshold_for_each_label(dtype):
+    X, Y = make_multilabel_classification(n_samples=200, n_classes=3, random_state=0)
+    X = X.astype(dtype)
+    thresholds = [0.2, 0.5, 0.9]
+    for given in (thresholds, tuple(thresholds), np.array(thresholds)):
+        model = MLPClassifier(threshold=given, early_stopping=True, max_iter=5, random_state=0)
+        model.fit(X, Y)
+        probability = model.predict_proba(X)
+        np.testing.assert_array_equal(model.predict(X), probability > np.array(given, dtype))
+        # The validation score is by the same thresholds.
+        model.set_params(early_stopping=False).fit(X, Y, X_val=X, y_val=Y)
+        assert model.validation_scores_[-1] == model.score(X, Y)
+    clone(model).set_params(threshold=thresholds).fit(X, sp.csr_array(Y))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "labels", [(0, 1), ("no", "yes"), (False, True), (1.0, 2.0), (-1, 1)], ids=str
+)
+def test_pos_label_is_what_the_threshold_is_for(labels, dtype):
+    X, y = scale(X_CANCER).astype(dtype), np.array(labels)[Y_CANCER]
+    for threshold in (0, 0.2, 0.5, np.float32(0.9), 1):
+        settings = dict(threshold=threshold, max_iter=3, random_state=0)
+        plain = MLPClassifier(**settings).fit(X, y)
+        for column, label in enumerate(labels):
+            model = MLPClassifier(**settings, pos_label=label).fit(X, y, X_val=X, y_val=y)
+            probability = model.predict_proba(X)
+            np.testing.assert_array_equal(probability, plain.predict_proba(X))
+            positive = probability[:, column] > float(threshold)
+            expected = np.where(positive, label, labels[1 - column])
+            np.testing.assert_array_equal(model.predict(X), expected)
+            assert model.predict(X).dtype == plain.predict(X).dtype
+            assert model.validation_scores_[-1] == model.score(X, y)
+        np.testing.assert_array_equal(model.predict(X), plain.predict(X))  # of the second
+
+
+def test_pos_label_in_early_stopping():
+    """All are called 1: the accuracy is the part of ones."""
+    model = MLPClassifier(early_stopping=True, max_iter=5, threshold=1, pos_label=0)
+    model.fit(scale(X_CANCER), Y_CANCER)
+    assert model.validation_scores_[0] == pytest.approx((Y_CANCER == 1).mean(), abs=0.01)
+
+
+Y_LABELS = np.column_stack([Y_IRIS > 0, Y_IRIS > 1, Y_IRIS == 1]).astype(int)
+NO_MEANING = [
+    (dict(threshold=0.3), Y_IRIS, "threshold=0.3 is for two classes or for labels. Of the 3"),
+    (dict(threshold=[0.5, 0.5, 0.5]), Y_IRIS, r"threshold must be .* Got \[0.5, 0.5, 0.5\]"),
+    (dict(threshold=[0.5]), Y_IRIS > 0, r"threshold must be .* Got \[0.5\] for binary"),
+    (dict(threshold=[0.5, 0.5]), Y_LABELS, "threshold must be .* targets of 3 labels"),
+    (dict(threshold=[0.5, 0.5, 1.5]), Y_LABELS, "threshold must be .* 1.5"),
+    (dict(threshold=[0.5, 0.5, np.nan]), Y_LABELS, "threshold must be .* nan"),
+    (dict(threshold=[0.5, 0.5, "a"]), Y_LABELS, "threshold must be .* 'a'"),
+    (dict(threshold=[[0.5, 0.5, 0.5]]), Y_LABELS, "threshold must be "),
+    (dict(pos_label=0), Y_IRIS, "pos_label=0 is for two classes, but targets are multiclass"),
+    (dict(pos_label=0), Y_LABELS, "pos_label=0 is for two classes, but targets are multilabel"),
+    (dict(pos_label=2), (Y_IRIS > 0) * 1, r"pos_label=2 is none of the classes .* \[0, 1\]"),
+    (dict(pos_label="1"), (Y_IRIS > 0) * 1, "pos_label='1' is none of the classes"),
+    (dict(pos_label=[1]), (Y_IRIS > 0) * 1, "The 'pos_label' parameter"),
+]
+
+
+@pytest.mark.parametrize("settings, y, message", NO_MEANING)
+def test_thresholds_without_a_meaning_are_errors(settings, y, message):
+    """They were ignored."""
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**settings).fit(X_IRIS, y)
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**settings).partial_fit(X_IRIS, y, classes=unique_labels(y))
+    if settings != dict(pos_label=[1]):
+        model = MLPClassifier(max_iter=2).fit(X_IRIS, y).set_params(**settings)
+        with pytest.raises(ValueError, match=message):
+            model.predict(X_IRIS)
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+OF_EACH_KIND = {
+    "classes": Y_IRIS,
+    "two classes": (Y_IRIS > 0) * 1,
+    "text": Y_IRIS.astype(str),
+    "labels": Y_LABELS,
+    "two labels": Y_LABELS[:, :2],
+    "sparse labels": sp.csr_array(Y_LABELS),
+}
+MATRICES = {"labels": 3, "two labels": 2, "sparse labels": 3}
+
+
+@pytest.mark.parametrize("way", ["warm_start", "partial_fit", "partial_fit all the way", "X_val"])
+@pytest.mark.parametrize("first", OF_EACH_KIND)
+@pytest.mark.parametrize("later", OF_EACH_KIND)
+def test_going_on_with_a_target_of_another_kind_says_so(first, later, way):
+    """It was an IndexError, or the types of a kernel's arguments."""
+    y, other = OF_EACH_KIND[first], OF_EACH_KIND[later]
+    model = MLPClassifier((3,), max_iter=1, random_state=0, warm_start=way == "warm_start")
+    if way == "partial_fit all the way":
+        model.partial_fit(X_IRIS, y, classes=unique_labels(y))
+    else:
+        model.fit(X_IRIS, y)
+
+    def go_on():
+        if way == "X_val":
+            return clone(model).fit(X_IRIS, y, X_val=X_IRIS, y_val=other)
+        return (model.fit if way == "warm_start" else model.partial_fit)(X_IRIS, other)
+
+    name = "y_val" if way == "X_val" else "y"
+    if (first in MATRICES) != (later in MATRICES):
+        with pytest.raises(ValueError, match=rf"{name} is (a matrix|one class) .* but .* is "):
+            go_on()
+    elif MATRICES.get(first) != MATRICES.get(later):
+        with pytest.raises(ValueError, match=f"{name} has {MATRICES[later]} labels, but .* has"):
+            go_on()
+    elif first in MATRICES or first == later:
+        go_on()
+    elif (first, later) == ("classes", "two classes") and way != "warm_start":
+        go_on()  # some of the classes
+    else:
+        with pytest.raises(ValueError, match=r"classes|labels that y has not"):
+            go_on()
+    model.predict(X_IRIS)
+
+
+@pytest.mark.parametrize("way", ["warm_start", "partial_fit", "X_val"])
+def test_going_on_with_another_number_of_outputs_says_so(way):
+    Y = np.column_stack([Y_IRIS, -Y_IRIS]) * 1.0
+    name = "y_val" if way == "X_val" else "y"
+    for first, later in [(Y, Y[:, 0]), (Y[:, 0], Y), (Y, np.column_stack([Y, Y]))]:
+        model = MLPRegressor("huber", (3,), max_iter=1, warm_start=True).fit(X_IRIS, first)
+        came, had = (y.size // len(y) for y in (later, first))
+        with pytest.raises(ValueError, match=f"{name} has {came} outputs, but .* has {had}"):
+            if way == "X_val":
+                clone(model).fit(X_IRIS, first, X_val=X_IRIS, y_val=later)
+            else:
+                (model.fit if way == "warm_start" else model.partial_fit)(X_IRIS, later)
+    model = MLPRegressor("quantile", (3,), quantile=[0.1, 0.9], max_iter=1).fit(X_IRIS, Y_IRIS)
+    with pytest.raises(ValueError, match=r"y has 3 outputs, by quantile=\[.*, but .* has 2"):
+        model.set_params(quantile=[0.1, 0.5, 0.9]).partial_fit(X_IRIS, Y_IRIS)
+
+
+def test_given_weights_go_on_with_their_kind_of_target_only():
+    coefs, intercepts = [np.ones((4, 3))], [np.zeros(3)]
+    labels = MLPClassifier.from_weights(coefs, intercepts, out_activation="logistic")
+    with pytest.raises(ValueError, match="y is one class for each example, but"):
+        labels.partial_fit(X_IRIS, Y_IRIS)
+    with pytest.raises(ValueError, match="y is a matrix of labels, but"):
+        MLPClassifier.from_weights(coefs, intercepts).partial_fit(X_IRIS, Y_LABELS)
+
+
+@pytest.mark.parametrize("labels", [int, str])
+def test_partial_fit_takes_a_batch_without_a_class_with_warm_start_too(labels):
+    """It spoke of the previous call to fit."""
+    y = Y_IRIS.astype(labels)
+    models = [MLPClassifier((3,), warm_start=w, random_state=0) for w in (True, False)]
+    for model in models:
+        for part in (slice(0, 60), slice(100, 150), slice(0, 1)):
+            model.partial_fit(X_IRIS[part], y[part], classes=unique_labels(y))
+        with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`"):
+            model.partial_fit(X_IRIS, np.where(y == y[0], y[0] * 2 + y[-1] * 4, y))
+    assert_same_network(*models)
+
+
+def test_classes_that_are_none_are_named():
+    with pytest.raises(ValueError, match=r"classes holds real numbers such as 0\.5"):
+        MLPClassifier().partial_fit(X_IRIS, Y_IRIS, classes=[0, 0.5, 1])
+    with pytest.raises(ValueError, match=r"classes holds numbers .* dtype object"):
+        MLPClassifier().partial_fit(X_IRIS, Y_IRIS, classes=np.arange(3).astype(object))
 
 
 # --- standardize --------------------------------------------------------------------------------
@@ -412,6 +616,81 @@ def test_non_finite_weights_are_reported_without_warnings():
         model.fit(X_DIABETES, Y_DIABETES)
 
 
+@pytest.mark.parametrize("fit", ["fit", "partial_fit"])
+@pytest.mark.parametrize("form", ["array", "memmap", "csr", "float64"])
+def test_standardize_takes_no_memory_of_the_size_of_X(form, fit, tmp_path):
+    """X was copied, of a memmap twice, and as much again while means and scales were learned."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100_000, 40), dtype=np.float32) * 3 + 5
+    y = X[:, 0].copy()
+    if form == "memmap":
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    elif form == "csr":
+        X = sp.csr_array(X)
+    elif form == "float64":
+        X = X.astype(np.float64)
+    size = X.data.nbytes
+    half = slice(0, 50_000)
+    peaks = []
+    for standardize in (False, True):
+        model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, standardize=standardize)
+        more = {"X_val": X[half], "y_val": y[half]} if fit == "fit" else {}
+        getattr(model, fit)(X[:2000], y[:2000])  # compiles
+        tracemalloc.start()
+        getattr(clone(model), fit)(X, y, **more).predict(X)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + size / 10
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("n_features", [1, 7, 3000])
+def test_standardize_learns_in_parts_what_StandardScaler_learns(T, n_features):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2**21 // n_features + 1, n_features)) * 10.0 ** rng.uniform(-3, 3)
+    X = np.column_stack([X + rng.uniform(-1e4, 1e4, n_features), np.full(len(X), 1e6 + 0.1)])
+    X = X.astype(T)
+    y = np.zeros(len(X))
+    model = MLPRegressor(hidden_layer_sizes=1, standardize=True, max_iter=1).fit(X, y)
+    with np.errstate(invalid="ignore"):
+        expected, found = StandardScaler().fit(X), model._scaling.features
+    np.testing.assert_allclose(found.mean_, expected.mean_, rtol=1e-9)
+    np.testing.assert_allclose(found.scale_, expected.scale_, rtol=1e-9)
+    assert found.scale_[-1] == 1  # of a constant
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_standardize_is_a_pipeline_to_the_last_bit(solver, T):
+    """On rows that are validated on, too; far from 0; with weights; on several threads."""
+    X = (X_CANCER + 1e6).astype(T)
+    settings = dict(solver=solver, max_iter=8, random_state=0, hidden_layer_sizes=(70, 5))
+    weight = np.linspace(0.5, 1, len(Y_CANCER))
+    x, validation, plain = StandardScaler().fit_transform(X), {}, {}
+    if solver == "adam":
+        validation = dict(X_val=X[300:], y_val=Y_CANCER[300:])
+        plain = dict(X_val=x[300:], y_val=Y_CANCER[300:])
+    model = MLPClassifier(standardize=True, n_threads=3, **settings)
+    model.fit(X, Y_CANCER, weight, **validation)
+    expected = MLPClassifier(**settings).fit(x, Y_CANCER, weight, **plain)
+    for name in ("loss_", "loss_curve_", "validation_loss_curve_", "validation_scores_"):
+        assert getattr(model, name, None) == getattr(expected, name, None)
+
+
+def test_sparse_validation_rows_of_centred_features_are_an_error():
+    few = dict(X_val=sp.csr_array(X_IRIS), y_val=Y_IRIS)
+    with pytest.raises(ValueError, match=r"X_val.*standardize=True .* dense X .* same form"):
+        MLPClassifier(standardize=True).fit(X_IRIS, Y_IRIS, **few)
+    few = dict(X_val=X_IRIS, y_val=Y_IRIS)
+    model = MLPClassifier(standardize=True, max_iter=3, random_state=0)
+    model.fit(sp.csr_array(X_IRIS), Y_IRIS, **few)  # these are scaled only, too
+    x = X_IRIS / X_IRIS.std(axis=0)
+    plain = MLPClassifier(max_iter=3, random_state=0).fit(x, Y_IRIS, X_val=x, y_val=Y_IRIS)
+    found = model.validation_loss_curve_
+    np.testing.assert_allclose(found, plain.validation_loss_curve_, rtol=1e-9)
+
+
 # --- standardize_target -------------------------------------------------------------------------
 
 
@@ -497,6 +776,27 @@ def test_bad_quantiles_are_named(quantile):
         MLPRegressor("quantile", quantile=quantile).fit(X_DIABETES, Y_DIABETES)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    "loss, settings",
+    [
+        *((loss, dict(quantile=0.9)) for loss in ("squared_error", "huber", "poisson")),
+        ("absolute_error", dict(quantile=[0.1, 0.9])),
+        ("squared_error", dict(quantile=[0.5])),
+        ("squared_error", dict(huber_delta=2.0)),
+        ("quantile", dict(huber_delta=0.5)),
+    ],
+)
+def test_settings_of_another_loss_are_errors(loss, settings, method):
+    """They were ignored, and one column came back for two quantiles."""
+    ((name, value),) = settings.items()
+    message = re.escape(f"{name}={value!r} is for loss='{name.split('_')[0]}', got loss='{loss}'")
+    with pytest.raises(ValueError, match=message):
+        getattr(MLPRegressor(loss, **settings), method)(X_IRIS, Y_IRIS)
+    with pytest.raises(ValueError, match=message):
+        MLPRegressor.from_weights([[[2.0]]], [[1.0]], loss=loss, **settings)
+
+
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_quantiles_of_one_target(early_stopping):
     X, y, quantiles = X_DIABETES, Y_DIABETES, [0.1, 0.4, 0.9]
@@ -508,11 +808,11 @@ def test_quantiles_of_one_target(early_stopping):
     predicted = model.predict(X)
     assert model.n_outputs_ == 3 and predicted.shape == (len(X), 3)
     assert (np.diff(predicted, axis=1) >= 0).all()
-    assert model.score(X, y) == r2_score(y, predicted[:, 1])
-    if early_stopping:
-        # The R^2 of the middle quantile may stop before the outer ones are where they should be.
-        assert model.best_validation_score_ > 0
-        return
+    shares = [
+        d2_pinball_score(y, column, alpha=quantile)
+        for column, quantile in zip(predicted.T, quantiles, strict=True)
+    ]
+    assert model.score(X, y) == pytest.approx(np.mean(shares))
     np.testing.assert_allclose((y[:, None] <= predicted).mean(axis=0), quantiles, atol=0.1)
     for column, quantile in zip(predicted.T, quantiles, strict=True):
         constant = np.full(len(y), np.quantile(y, quantile))
@@ -537,7 +837,8 @@ def test_quantiles_of_several_targets():
     assert predicted.shape == (len(X), 4)
     covered = (np.repeat(Y, 2, axis=1) <= predicted).mean(axis=0)
     np.testing.assert_allclose(covered, [0.2, 0.5, 0.2, 0.5], atol=0.1)
-    assert model.score(X, Y) == r2_score(Y, predicted[:, [1, 3]])
+    shares = [d2_pinball_score(Y, predicted[:, k::2], alpha=quantiles[k]) for k in (0, 1)]
+    assert model.score(X, Y) == pytest.approx(np.mean(shares))
 
 
 def test_a_list_of_one_quantile_is_that_quantile():
@@ -546,6 +847,13 @@ def test_a_list_of_one_quantile_is_that_quantile():
     listed = MLPRegressor("quantile", quantile=[0.3], **settings).fit(X_IRIS, Y_IRIS)
     assert_same_network(one, listed)
     assert listed.predict(X_IRIS).shape == (150,)
+
+
+def test_the_only_class_is_always_right():
+    """The validation score was 0: there is no second class that an output could mean."""
+    y = np.full(150, 7)
+    model = MLPClassifier(max_iter=3, random_state=0).fit(X_IRIS, y, X_val=X_IRIS, y_val=y)
+    assert model.validation_scores_ == [1.0] * 3
 
 
 def test_score_of_the_classifier_is_still_the_accuracy():

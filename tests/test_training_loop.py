@@ -1,6 +1,7 @@
 """What happens between epochs: schedules, validation, scorers, callbacks, limits, averages."""
 
 import io
+import itertools
 import pickle
 import sys
 import time
@@ -342,13 +343,13 @@ def test_validation_arguments_that_do_not_fit_are_refused(early_stopping):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:3], y_val=[0, 7, 3])
     with pytest.raises(ValueError, match=r"y_val has labels that y has not: \['0', '1'\]"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:3], y_val=["0", "1", "1"])
-    with pytest.raises(ValueError, match="y_val is multilabel-indicator"):
+    with pytest.raises(ValueError, match="y_val is a matrix of labels"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS[:2], y_val=[[0, 1], [1, 1]])
     with pytest.raises(ValueError, match=r"y_val.*inconsistent numbers of samples"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=Y_IRIS[:3])
     with pytest.raises(ValueError, match=r"X_val.*NaN"):
         model.fit(X_IRIS, Y_IRIS, X_val=X_IRIS * np.nan, y_val=Y_IRIS)
-    with pytest.raises(ValueError, match="y_val has 4 outputs, y has 1"):
+    with pytest.raises(ValueError, match="y_val has 4 outputs, but y has 1"):
         regressor.fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=X_IRIS)
     with pytest.raises(ValueError, match=r"X_val and y_val are not used by solver='lbfgs'"):
         clone(model).set_params(solver="lbfgs").fit(X_IRIS, Y_IRIS, X_val=X_IRIS, y_val=Y_IRIS)
@@ -460,14 +461,6 @@ def test_a_weighted_scorer_with_metadata_routing():
         model = MLPClassifier(scoring=scorer, **settings).fit(X_IRIS, Y_IRIS, weight)
         plain = MLPClassifier(**settings).fit(X_IRIS, Y_IRIS, weight)
     assert model.validation_scores_ == plain.validation_scores_
-
-
-def test_scores_that_are_nan_are_no_progress():
-    model = MLPClassifier(
-        early_stopping=True, scoring=lambda *a: np.nan, n_iter_no_change=3, random_state=0
-    )
-    model.fit(X_IRIS, Y_IRIS)
-    assert model.n_iter_ == 4
 
 
 def test_a_diverged_network_ends_with_the_usual_error_or_its_best_weights():
@@ -776,3 +769,105 @@ def test_the_average_and_early_stopping_exclude_each_other():
 def test_other_averages_are_refused(value):
     with pytest.raises(ValueError, match="weight_average"):
         MLPClassifier(weight_average=value).fit(X_IRIS, Y_IRIS)
+
+
+TINY_AND_HUGE = [
+    *itertools.product([np.float32], [2.0**-126, 1e-38, 1e-30, 1e30, 2.0**120]),
+    *itertools.product([np.float64], [2.0**-1000, 1e-300, 1e-38, 1e300, 2.0**1000]),
+]
+
+
+@pytest.mark.parametrize(("T", "scale"), TINY_AND_HUGE)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"solver": "sgd"},
+        {"solver": "lbfgs"},
+        {"solver": "adamw", "clip_norm": 0.05, "batch_size": 40},
+        {"early_stopping": True, "scoring": "loss"},
+        {"early_stopping": True, "class_weight": "balanced"},
+    ],
+    ids=str,
+)
+def test_the_scale_of_weights_and_of_alpha_does_not_matter(T, scale, settings):
+    """float32 made zeros of weights of 1e-38: nothing was trained, and nothing said."""
+    settings = dict(dict(random_state=0, max_iter=5, tol=0), **settings)
+    X, weight = X_IRIS.astype(T), np.linspace(0, 1, 150)
+    make = MLPClassifier if "class_weight" in settings else MLPRegressor
+    expected = make(**settings, alpha=3.0).fit(X, Y_IRIS, sample_weight=weight)
+    scaled = make(**settings, alpha=3.0 * scale).fit(X, Y_IRIS, sample_weight=weight * scale)
+    tolerance = 0.0 if np.frexp(scale)[0] == 0.5 else float(100 * np.finfo(T).eps)
+    for name in ("loss_curve_", "validation_loss_curve_", "validation_scores_"):
+        found, there = (getattr(model, name, None) for model in (scaled, expected))
+        if there is not None:
+            np.testing.assert_allclose(found, there, rtol=tolerance, atol=tolerance)
+    assert scaled.loss_ == pytest.approx(expected.loss_, rel=tolerance, abs=0)
+    for found, there in zip(scaled.coefs_, expected.coefs_, strict=True):
+        np.testing.assert_allclose(found, there, rtol=1e3 * tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+def test_alpha_counts_against_weights_as_in_sklearn(T, solver, scale):
+    settings = dict(random_state=0, max_iter=5, tol=0, solver=solver, alpha=scale)
+    theirs = sk.MLPRegressor(**settings)
+    weight = np.linspace(0.5, 1, 150) * scale
+    expected = theirs.fit(X_IRIS, Y_IRIS, sample_weight=weight)
+    found = MLPRegressor(**settings).fit(X_IRIS.astype(T), Y_IRIS, sample_weight=weight)
+    assert found.loss_ == pytest.approx(expected.loss_, rel=float(1e3 * np.finfo(T).eps))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e30])
+def test_the_scale_of_weights_does_not_matter_in_steps(scale):
+    X, weight = X_IRIS.astype(np.float32), np.linspace(0.5, 1, 150)
+    models = []
+    for factor in (1.0, scale):
+        model = MLPRegressor(random_state=0, alpha=3.0 * factor)
+        for part in (slice(0, 50), slice(50, 150), slice(100, 101)):
+            model.partial_fit(X[part], Y_IRIS[part], sample_weight=weight[part] * factor)
+        model.set_params(warm_start=True, max_iter=2)
+        models.append(model.fit(X, Y_IRIS, sample_weight=weight * factor))
+    np.testing.assert_allclose(models[1].loss_curve_, models[0].loss_curve_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e30])
+def test_the_scale_of_validation_weights_does_not_matter(scale):
+    X, weight = X_IRIS.astype(np.float32), np.linspace(0, 1, 150)
+    given = []
+
+    def scorer(estimator, X, y, sample_weight):
+        given.append(sample_weight)
+        return 0.0
+
+    for scoring in (None, "loss", scorer):
+        curves = []
+        for factor in (1.0, scale):
+            model = MLPRegressor(random_state=0, max_iter=3, scoring=scoring)
+            few = dict(X_val=X, y_val=Y_IRIS, sample_weight_val=weight * factor)
+            model.fit(X, Y_IRIS, **few)
+            curves.append(model.validation_scores_ + model.validation_loss_curve_)
+        np.testing.assert_allclose(*curves, rtol=1e-5)
+    np.testing.assert_array_equal(given[-1], weight * scale)  # a scorer sees the user's own
+
+
+def test_weights_that_cancel_in_float32_are_an_error():
+    """No mini-batch was trained on, as its weights added up to 0, and nothing said."""
+    weight = np.resize([1.0, -1.0], 150)
+    weight[0] += 1e-9
+    model = MLPRegressor(random_state=0).fit(X_IRIS, Y_IRIS, sample_weight=weight)
+    assert model.n_iter_ > 0
+    with pytest.raises(ValueError, match="sample_weight must not add up to zero"):
+        MLPRegressor().fit(X_IRIS.astype(np.float32), Y_IRIS, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("y", "weight"), [(Y_IRIS * 1e25, None), (Y_IRIS, np.full(150, 1e-38))], ids=["y", "weight"]
+)
+def test_moments_beyond_float32_are_an_error(y, weight):
+    """Adam made no more steps, and the fit ended as any other."""
+    model = MLPRegressor(random_state=0, max_iter=3)
+    with pytest.raises(ValueError, match="Gradients were too large for solver='adam'"):
+        model.fit(X_IRIS.astype(np.float32), y, sample_weight=weight)
+    model.fit(X_IRIS, y, sample_weight=weight)

@@ -1,0 +1,200 @@
+"""The loops over epochs and iterations: shuffling, schedules, stopping, L-BFGS.
+
+Estimators hand over plain data and are told of each epoch by ``tasks``; nothing here knows them.
+"""
+
+import time
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from ._averaging import WeightAverage
+from ._monitor import non_finite_weights, out_of_time, overflow
+from ._trainer import Trainer
+from ._warn import warn
+
+_INTERRUPTED = "Training interrupted by user.", UserWarning
+
+
+class Progress:
+    """Where a fit by mini-batches stands, beside the attributes of its estimator: plain data.
+
+    A copy of the estimator from the end of an epoch goes on with the same fit by it.
+
+    Parameters
+    ----------
+    theta : (n_params,)
+        Trained in place.
+    rng : RandomState
+        As it is before the fit draws from it: the rest of its numbers are drawn again.
+    """
+
+    fit = None  # of those that were saved before it was noted: see _checkpoint.description
+
+    def __init__(self, theta, rng):
+        self.theta = theta
+        self.rng_state = rng.get_state(legacy=False)
+        self.n_epochs = 0
+        self.stopped = False
+        self.best_theta = None
+        self.average = None
+
+
+def fit_stochastic(settings, net, data, rows, progress, monitor, rng, incremental, tasks, report):
+    """Train ``progress.theta`` in place by mini-batches.
+
+    Parameters
+    ----------
+    settings : namespace of the estimator's parameters
+    net, data : see kernels.layout
+    rows : (n_train,) int64
+        The examples of ``data`` to train on.
+    progress : Progress
+        Of a new fit, or of one that goes on after its first epochs.
+    monitor : Monitor
+        With the history, which is filled in, and the optimizer.
+    rng : RandomState
+        Of the shuffles.
+    incremental : bool
+        Whether to go through the examples once, for ``partial_fit``.
+    tasks : Tasks
+    report : Report
+
+    Returns
+    -------
+    list of (message, category)
+        Warnings, for when the fit has succeeded.
+    """
+    batch_size = _batch_size(settings.batch_size, len(rows))
+    order = np.arange(len(rows))
+    theta, history, optimizer, warnings = progress.theta, monitor.history, monitor.optimizer, []
+    if settings.weight_average is not None and progress.average is None:
+        progress.average = WeightAverage(settings.weight_average)
+    with (
+        report,
+        Trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
+    ):
+        trainer.updates = optimizer.t
+        started = time.perf_counter()  # every kernel is compiled by now
+        try:
+            for epoch in range(1 if incremental else settings.max_iter):
+                if progress.stopped:
+                    break
+                if settings.shuffle:
+                    rng.shuffle(order)
+                if epoch < progress.n_epochs:
+                    continue  # done before; only the order was missing
+                tasks.begin()
+                begun = time.perf_counter()
+                optimizer.begin_epoch(settings)
+                loss = float(trainer.run_epoch(rows[order], optimizer.rule(settings)))
+                optimizer.t = trainer.updates
+                monitor.note(loss, len(rows))
+                if progress.average is not None:
+                    progress.average.add(theta)
+                report.epoch(history, optimizer.learning_rate, time.perf_counter() - begun)
+                optimizer.end_epoch(settings, history.t)
+                progress.n_epochs = history.n_iter
+                progress.stopped = monitor.stops(time.perf_counter() - started)
+                called_off = tasks.end()
+                if progress.stopped:
+                    break
+                if called_off:
+                    history.stop_reason = "callback"
+                    break
+        except KeyboardInterrupt:
+            optimizer.t = trainer.updates
+            history.stop_reason = "interrupted"
+            tasks.end()
+            warnings.append(_INTERRUPTED)
+    if incremental and history.stop_reason != "interrupted":
+        history.stop_reason = "partial_fit"
+    elif history.stop_reason is None:
+        history.stop_reason = "max_iter"
+        warnings.append(
+            (
+                f"Stochastic Optimizer: Maximum iterations ({settings.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+            )
+        )
+    monitor.finish(warnings)
+    if progress.average is not None and progress.average.n > 0:
+        theta[...] = progress.average.value()
+    return warnings
+
+
+def _batch_size(batch_size, n_train):
+    if isinstance(batch_size, str) and batch_size == "full":
+        return n_train
+    if isinstance(batch_size, str):  # "auto"
+        return min(200, n_train)
+    if batch_size > n_train:
+        warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
+    return int(min(batch_size, n_train))
+
+
+def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
+    """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector.
+
+    Parameters and what is returned are as in ``fit_stochastic``.
+    """
+    history.n_iter, history.stop_reason = 0, None
+    iterate = theta.copy()  # theta itself is wherever the line search looks
+
+    def end_iteration(intermediate_result):
+        iterate[...] = theta[...] = intermediate_result.x
+        history.n_iter += 1
+        history.loss = float(intermediate_result.fun)
+        report.iteration(history)
+        called_off = tasks.end()
+        if called_off or out_of_time(settings, time.perf_counter() - started):
+            history.stop_reason = "callback" if called_off else "max_time"
+            raise StopIteration
+        tasks.begin()
+
+    with report, Trainer(net, theta, data, len(rows), settings.n_threads) as trainer:
+        started = time.perf_counter()
+        tasks.begin()
+        try:
+            result = minimize(
+                trainer.loss_and_gradient,
+                theta.astype(np.float64),
+                args=(rows, settings.alpha),
+                method="L-BFGS-B",
+                jac=True,
+                callback=end_iteration,
+                options={
+                    "maxfun": settings.max_fun,
+                    "maxiter": settings.max_iter,
+                    "gtol": settings.tol,
+                },
+            )
+        except KeyboardInterrupt:
+            theta[...] = iterate
+            history.stop_reason = "interrupted"
+            tasks.end()
+            return [_INTERRUPTED]
+    theta[...] = result.x
+    history.loss = float(result.fun)
+    history.n_iter = min(result.nit, settings.max_iter)
+    # The task that began after the last iteration and did nothing.
+    tasks.end()
+    if not np.isfinite(theta).all():
+        raise ValueError(non_finite_weights())
+    if not np.isfinite(history.loss):
+        raise ValueError(overflow(theta.dtype, f"the loss is {history.loss}"))
+    if history.stop_reason is not None or result.status == 0:
+        history.stop_reason = history.stop_reason or "converged"
+        return []
+    reached = {"max_iter": result.nit >= settings.max_iter, "max_fun": result.status == 1}
+    history.stop_reason = next((name for name in reached if reached[name]), "line_search")
+    return [
+        (
+            f"lbfgs failed to converge after {result.nit} iteration(s) "
+            f"(status={result.status}): {result.message}. Increase max_iter or max_fun, "
+            "or scale the data.",
+            ConvergenceWarning,
+        )
+    ]

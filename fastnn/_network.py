@@ -1,0 +1,175 @@
+"""A network and examples as kernels take them, and its outputs.
+
+Strings become codes here, and no array is computed with except by a kernel.
+"""
+
+import functools
+import itertools
+import threading
+
+import numpy as np
+
+from ._inputs import scaled_weight
+from ._threads import Helpers, choose_n_threads
+from .kernels.activations import ACTIVATIONS, N_CONSTANTS
+from .kernels.barrier import new_sync
+from .kernels.jit import readonly
+from .kernels.layout import (
+    SAVE_ACTIVATIONS,
+    SAVE_INPUTS,
+    SAVE_NOTHING,
+    Net,
+    empty_data,
+    starts_of,
+    transposed,
+    work_to_predict,
+)
+from .kernels.losses import LOSSES, loss_constants
+from .kernels.train import for_predict
+from .kernels.train import predict as predict_kernel
+
+PREDICT_ROWS = 256
+# Of training, for the examples that one call of the kernel predicts: some 20 ms, so that Ctrl-C and
+# other threads of Python get their turn.
+PREDICT_OPERATIONS = 2e9
+
+
+def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **loss_settings):
+    """The kernels' description of a network.
+
+    Parameters
+    ----------
+    units : sequence of int, the input layer first
+    activation : str, (str, float) for functions with a parameter k, or a list of one of these for
+        each hidden layer
+    out_activation : str, (str, float) or None
+        None: the one that belongs to the loss.
+    loss : str, of kernels.losses.LOSSES
+    dropout : float, or a list with one for each hidden layer
+    seed : int
+        Of dropout.
+    **loss_settings : see kernels.losses.loss_constants
+    """
+    units = np.asarray(units, np.int64)
+    n_hidden = len(units) - 2
+    hidden = list(activation) if isinstance(activation, list) else [activation] * n_hidden
+    rates = [*np.resize(dropout, n_hidden), 0.0]
+    of_loss = LOSSES[loss]
+    out_activation = out_activation or of_loss.activation
+    codes, constants, saves = [], np.zeros((n_hidden + 1, N_CONSTANTS)), []
+    for k, function in enumerate([*hidden, out_activation]):
+        name, parameter = function if isinstance(function, tuple) else (function, None)
+        entry = ACTIVATIONS[name]
+        values = entry.constants if parameter is None else entry.with_k(float(parameter))
+        codes.append(entry.code)
+        constants[k, : len(values)] = values
+        if entry.slope_from_input:
+            saves.append(SAVE_INPUTS)
+        else:  # zeros of ReLU say enough
+            saves.append(SAVE_ACTIVATIONS if rates[k] > 0 and name != "relu" else SAVE_NOTHING)
+    return Net(
+        units=units,
+        starts=starts_of(units),
+        activations=np.array(codes, np.int64),
+        constants=constants,
+        saves=np.array(saves, np.int64),
+        dropout=np.array(rates, np.float64),
+        seed=seed,
+        loss=of_loss.code,
+        loss_constants=loss_constants(loss, int(units[-1]), **loss_settings),
+        canonical=int(of_loss.canonical and out_activation == of_loss.activation),
+    )
+
+
+@functools.lru_cache
+def net_to_predict(units, activations, out_activation):
+    """``make_net`` for prediction, in which no loss plays a part; kept, as it takes long for a row.
+
+    Parameters
+    ----------
+    units, activations : tuple
+    out_activation : str or (str, float)
+    """
+    return make_net(units, list(activations), out_activation, "squared_error")
+
+
+def make_data(X, *, standardized=None, codes=None, targets=None, weights=None):
+    """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR.
+
+    ``standardized``: by these means and scales, None is not at all.
+    """
+    data = {}
+    if standardized is not None:
+        for name, vector in zip(("means", "scales"), standardized, strict=True):
+            data[name] = readonly(np.ascontiguousarray(vector, X.dtype))
+    if hasattr(X, "indptr"):
+        data["values"] = readonly(np.require(X.data, requirements="CA"))
+        data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
+        data["row_starts"] = readonly(np.ascontiguousarray(X.indptr, np.int64))
+    else:
+        data["X"] = readonly(np.require(X, requirements="CA"))
+    if codes is not None:
+        data["codes"] = readonly(np.ascontiguousarray(codes, np.int32))
+    if targets is not None:
+        data["targets"] = readonly(np.ascontiguousarray(targets, X.dtype))
+    if weights is not None:
+        weights, data["weight_scale"] = scaled_weight(weights, X.dtype)
+        data["weights"] = readonly(weights)
+    return empty_data(X.dtype)._replace(**data)
+
+
+def operations_per_example(units):
+    """Floating-point operations of one example in training, multiply and add counted apart."""
+    products = [2 * a * b for a, b in itertools.pairwise(units)]
+    return 3 * sum(products) - products[0]
+
+
+class _Kept(threading.local):
+    """Of each thread's last prediction: what its scratch was for, and the scratch."""
+
+    scratch = None, None
+
+
+_kept = _Kept()
+KEPT_BYTES = 2**18
+
+
+def _scratch(*shape):
+    """``work_to_predict``, kept if it is small: for a single row it took longer than the rest."""
+    known, work = _kept.scratch
+    if known != shape:
+        work = work_to_predict(*shape)
+        if work.a.nbytes + work.packed.nbytes <= KEPT_BYTES:
+            _kept.scratch = shape, work
+    return work
+
+
+def predict(net, theta, data, rows, n_threads=None):
+    """Outputs of the network for the examples ``rows``, ``(len(rows), n_outputs)``.
+
+    Goes through in blocks: scratch memory does not grow with the number of rows.
+    """
+    n, units = len(rows), net.units.tolist()
+    out = np.empty((n, units[-1]), theta.dtype)
+    if n <= PREDICT_ROWS:
+        n_threads, step = 1, max(1, n)
+    else:
+        # Prediction has no barriers: a thread pays once it has some blocks to do.
+        per_example = operations_per_example(units)
+        n_threads = choose_n_threads(n_threads, per_example * n / 8)
+        step = max(n_threads * PREDICT_ROWS, int(n_threads * PREDICT_OPERATIONS / per_example))
+    capacity = n_threads * min(PREDICT_ROWS, max(1, n))
+    work = _scratch(units, theta.dtype, capacity, n_threads, data.row_starts.size > 0)
+    kernel, taken = predict_kernel[theta.dtype], for_predict(net, data, work)
+    theta_t, rows = transposed(theta, net), readonly(rows)
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        arguments = (*taken, theta, theta_t, rows[part], out[part], n_threads)
+        if n_threads == 1:
+            kernel(*arguments, 0)
+            continue
+        with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
+            helpers.start()
+            kernel(*arguments, 0)
+        helpers.check()
+    return out

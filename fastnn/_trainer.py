@@ -1,0 +1,124 @@
+"""The driver of the training kernel: whole epochs, or a loss and its gradient."""
+
+import time
+
+import numpy as np
+
+from ._network import operations_per_example
+from ._threads import Helpers, Pace, choose_n_threads
+from .kernels.barrier import new_sync
+from .kernels.layout import (
+    BLOCK_ROWS,
+    END,
+    FIRST,
+    LAST,
+    LOSS,
+    SECONDS,
+    THREADS,
+    UPDATES,
+    Params,
+    n_parts,
+    new_orders,
+    work_for,
+)
+from .kernels.rules import GRADIENT, Rule, give
+from .kernels.train import train as train_kernel
+
+
+class Trainer:
+    """One network, its training data and scratch: runs epochs, or loss and gradient at once.
+
+    A context manager: helper threads, started when first needed, stay until it is left.
+
+    Parameters
+    ----------
+    net, data : see kernels.layout
+    theta : (n_params,), trained in place
+    batch_size : int
+    n_threads : int or None
+        None: as many as pay off, found out while training.
+    state : (n_slots, n_params) or None
+        The optimiser's.
+    """
+
+    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None):
+        if state is None:
+            state = np.zeros((0, theta.size), theta.dtype)
+        operations = operations_per_example(net.units)
+        most_threads = choose_n_threads(n_threads, operations * batch_size)
+        if n_threads is None:
+            most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
+        self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
+        self._theta, self._batch_size = theta, int(batch_size)
+        self._weight_scale = data.weight_scale
+        self._gradient = np.zeros_like(theta)
+        self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
+        self._orders, self._sync = new_orders(batch_size), new_sync()
+        self._kernel = train_kernel[theta.dtype]
+        self._arguments = (
+            net,
+            Params(theta, np.zeros_like(theta), self._gradient, state),
+            data,
+            self._rows,
+            self._orders,
+            work_for(
+                net.units,
+                theta.dtype,
+                batch_size,
+                most_threads,
+                sparse=data.row_starts.size > 0,
+                saving=bool(net.saves.any()),
+            ),
+            self._sync,
+        )
+        self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._helpers.__exit__()
+
+    @property
+    def updates(self):
+        """Number of updates so far; may be set before the first epoch."""
+        return int(self._orders.integers[UPDATES])
+
+    @updates.setter
+    def updates(self, value):
+        self._orders.integers[UPDATES] = value
+
+    def run_epoch(self, rows, rule):
+        """Go through the examples ``rows`` once; returns the mean loss before each update."""
+        orders, n = self._orders, len(rows)
+        rule = rule._replace(alpha=rule.alpha * self._weight_scale)
+        self._rows[:n] = rows
+        give(orders, rule)
+        orders.numbers[LOSS] = 0.0
+        orders.integers[END] = n
+        block = min(self._batch_size, BLOCK_ROWS)
+        first = 0
+        while first < n:
+            n_threads, examples = self._pace.next_slice()
+            last = first + max(1, int(examples) // block) * block
+            if block < self._batch_size:  # blocks of one mini-batch
+                last = min(last, (first // self._batch_size + 1) * self._batch_size)
+            last = min(last, n)
+            orders.integers[FIRST], orders.integers[LAST] = first, last
+            orders.integers[THREADS] = n_threads
+            orders.numbers[SECONDS] = self._pace.limit
+            started = time.perf_counter()
+            if n_threads > 1:
+                self._helpers.start()
+            self._kernel(*self._arguments, 0)
+            self._helpers.check()
+            last = int(orders.integers[LAST])  # or before, if its time was over
+            self._pace.record(n_threads, last - first, time.perf_counter() - started)
+            first = last
+        return orders.numbers[LOSS] / n
+
+    def loss_and_gradient(self, theta, rows, alpha):
+        """Loss of all examples and its gradient, at the parameters ``theta``."""
+        self._theta[...] = theta
+        loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
+        return loss, self._gradient.astype(np.float64)

@@ -1,0 +1,32 @@
+"""Warnings under the line of the user's code that they are about."""
+
+import contextlib
+import os
+import sys
+import warnings
+
+import joblib
+import sklearn
+
+# A pipeline, a search or a callback may stand between the user's line and fastnn.
+_INNER = (
+    *(
+        os.path.dirname(os.path.abspath(path)) + os.sep
+        for path in (__file__, sklearn.__file__, joblib.__file__)
+    ),
+    contextlib.__file__,
+)
+
+
+def warn(message, category=UserWarning):
+    """Warn under the innermost line that is neither fastnn's nor scikit-learn's.
+
+    Parameters
+    ----------
+    message : str
+    category : type of Warning
+    """
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INNER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
