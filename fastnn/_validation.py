@@ -147,7 +147,11 @@ def by_given_examples(estimator, net, theta, kind, examples, given):
     """
     X, target, weight = examples
     target = estimator._scaling.of_targets(target)
-    data = make_data(X, standardized=estimator._scaling.of_features(X))
+    try:
+        standardized = estimator._scaling.of_features(X)
+    except ValueError as error:
+        raise ValueError(f"X_val: {error}") from error
+    data = make_data(X, standardized=standardized)
     score = scores(estimator, target, kind, weight, *given, theta)
     rows = np.arange(X.shape[0])
     return _validation(estimator, net, theta, data, rows, kind, target, weight, score, given=True)

@@ -183,8 +183,9 @@ SETTINGS = [
 
 def train(settings, T, sparse, n_threads, side):
     """Weights after some epochs, and outputs, with everything that kernels touch protected."""
-    from fastnn import _training
+    from fastnn import _network
     from fastnn._threads import Helpers
+    from fastnn._trainer import Trainer
     from fastnn.kernels.rules import ADAM, Rule
 
     others = dict(activation="relu", dropout=0.0, clip=np.inf, standardized=False)
@@ -199,13 +200,13 @@ def train(settings, T, sparse, n_threads, side):
         targets = dict(targets=rng.uniform(0, 1, (n, units[-1])).astype(T))
     if settings["standardized"]:
         targets["standardized"] = rng.uniform(-1, 1, units[0]), rng.uniform(1, 2, units[0])
-    data = protect(_training.make_data(X, weights=rng.uniform(0, 2, n), **targets), side)
+    data = protect(_network.make_data(X, weights=rng.uniform(0, 2, n), **targets), side)
     activation = settings["activation"]
-    net = _training.make_net(units, activation, None, loss, settings["dropout"], 5)
+    net = _network.make_net(units, activation, None, loss, settings["dropout"], 5)
     theta = 0.3 * rng.standard_normal(net.starts[-1]).astype(T)
     state = np.zeros((2, theta.size), T)
     rule = Rule(ADAM, 0.01, 1e-3, 0.9, 0.999, 1e-8, clip_norm=settings["clip"])
-    with _training.Trainer(net, theta, data, settings["batch_size"], n_threads, state) as trainer:
+    with Trainer(net, theta, data, settings["batch_size"], n_threads, state) as trainer:
         trainer._arguments = arguments = protect(trainer._arguments, side)
         _, params, _, trainer._rows, trainer._orders, _, trainer._sync = arguments
         kernel = trainer._kernel
@@ -213,7 +214,7 @@ def train(settings, T, sparse, n_threads, side):
         for _ in range(3):
             trainer.run_epoch(rng.permutation(n), rule)
     outputs = []
-    predict = _training.predict_kernel
+    predict = _network.predict_kernel
 
     class Protected:
         def __getitem__(self, dtype):
@@ -224,11 +225,11 @@ def train(settings, T, sparse, n_threads, side):
 
             return call
 
-    _training.predict_kernel = Protected()
+    _network.predict_kernel = Protected()
     try:
-        _training.predict(net, params.theta, data, np.arange(n), 1)
+        _network.predict(net, params.theta, data, np.arange(n), 1)
     finally:
-        _training.predict_kernel = predict
+        _network.predict_kernel = predict
     return params.theta.copy(), outputs[0]
 
 

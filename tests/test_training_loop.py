@@ -862,12 +862,10 @@ def test_weights_that_cancel_in_float32_are_an_error():
         MLPRegressor().fit(X_IRIS.astype(np.float32), Y_IRIS, sample_weight=weight)
 
 
-@pytest.mark.parametrize(
-    ("y", "weight"), [(Y_IRIS * 1e25, None), (Y_IRIS, np.full(150, 1e-38))], ids=["y", "weight"]
-)
-def test_moments_beyond_float32_are_an_error(y, weight):
+def test_moments_beyond_float32_are_a_warning():
     """Adam made no more steps, and the fit ended as any other."""
+    weight = np.full(150, 1e-38)  # next to which alpha, and so the gradient, is large
     model = MLPRegressor(random_state=0, max_iter=3)
-    with pytest.raises(ValueError, match="Gradients were too large for solver='adam'"):
-        model.fit(X_IRIS.astype(np.float32), y, sample_weight=weight)
-    model.fit(X_IRIS, y, sample_weight=weight)
+    with pytest.warns(ConvergenceWarning, match="squares of the gradient are infinite"):
+        model.fit(X_IRIS.astype(np.float32), Y_IRIS, sample_weight=weight)
+    model.fit(X_IRIS, Y_IRIS, sample_weight=weight)
