@@ -257,10 +257,9 @@ def _of_estimator(estimator, X, y):
         return _dense(checked_examples(estimator, X)), None, Theta, net
     _check_derivatives([*functions, out])
     X, y = checked_data(estimator, X, y, reset=False)
-    kind, target = estimator._encode(y, incremental=True)
-    loss, out, settings = estimator._loss_and_output(kind)
-    net = make_net(units, functions, out, loss, **settings)
-    target = np.asarray(estimator._target_values(kind, target, np.float64), np.float64)
+    targets = estimator._learn_targets(estimator, y, goes_on=True, incremental=True)
+    net = make_net(units, functions, **targets.network())
+    target = np.asarray(targets.values(targets.encode(y), np.float64), np.float64)
     return _dense(X), target, Theta, net
 
 

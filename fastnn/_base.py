@@ -431,11 +431,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
-        kind, target = self._encode(y, incremental)
+        targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
+        target = targets.encode(y)
         sample_weight = checked_weight(sample_weight, X)
-        network = self._network_settings(settings, kind, target, X.shape[1])
+        network = self._network_settings(settings, targets, X.shape[1])
         self.n_outputs_ = network["units"][-1]
-        examples = self._checked_validation(validation, X.dtype)
+        examples = self._checked_validation(targets, validation, X.dtype)
 
         names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
         arrays = X, target, sample_weight, *(examples or (None, None, None))
@@ -449,13 +450,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
         target = scaling.of_targets(target)
-        in_codes = kind == "binary" or network["loss"] == "cross_entropy"
+        in_codes = targets.kind == "binary" or network["loss"] == "cross_entropy"
         data = make_data(
             X,
             standardized=scaling.of_features(X),
             codes=target if in_codes else None,
-            targets=None if in_codes else self._target_values(kind, target, X.dtype),
-            weights=self._training_weight(sample_weight, target, kind, incremental),
+            targets=None if in_codes else targets.values(target, X.dtype),
+            weights=targets.training_weight(sample_weight, target, incremental),
         )
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
         net = make_net(**network, seed=seed)
@@ -466,10 +467,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             if settings.solver == "lbfgs":
                 return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
             if examples is not None:
-                watched = by_given_examples(self, net, theta, kind, examples, validation[:2])
+                watched = by_given_examples(self, targets, net, theta, examples, validation[:2])
             elif settings.early_stopping:
                 rows, watched = by_a_part(
-                    self, net, theta, data, kind, target, sample_weight, given[0], y, rng
+                    self, targets, net, theta, data, target, sample_weight, given[0], y, rng
                 )
             history.begin(progress, settings.early_stopping, watched is not None)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
@@ -493,23 +494,21 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         )
         return SimpleNamespace(**parameters)
 
-    def _network_settings(self, settings, kind, target, n_features):
+    def _network_settings(self, settings, targets, n_features):
         """The arguments of ``make_net``, checked."""
         hidden = hidden_units(settings.hidden_layer_sizes)
-        loss, out_activation, loss_settings = self._loss_and_output(kind)
+        of_targets = targets.network()
         activation = check_activations(
-            settings.activation, len(hidden), out_activation, fitting=True
+            settings.activation, len(hidden), of_targets["out_activation"], fitting=True
         )
         return dict(
-            units=[n_features, *hidden, self._n_outputs(kind, target)],
+            units=[n_features, *hidden, targets.n_outputs],
             activation=activation,
-            out_activation=out_activation,
-            loss=loss,
             dropout=self._check_dropout(len(hidden)),
-            **loss_settings,
+            **of_targets,
         )
 
-    def _checked_validation(self, validation, dtype):
+    def _checked_validation(self, targets, validation, dtype):
         """X_val, encoded y_val and sample_weight_val; None if they were not given."""
         X, y, sample_weight = validation
         if X is None:
@@ -517,7 +516,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         try:
             X, y = checked_data(self, X, y, reset=False)
             X = X.astype(dtype, copy=False)
-            return X, self._encode_more(y), checked_weight(sample_weight, X)
+            return X, self._encode_more(targets, y), checked_weight(sample_weight, X)
         except (TypeError, ValueError) as error:
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
@@ -641,16 +640,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             self._scaling = Standardization()
         self._scaling.learn(X, target, self.standardize, targets)
         return self._scaling
-
-    def _training_weight(self, sample_weight, target, kind, incremental):
-        """Weight of each example in the loss; that of scores is ``sample_weight``."""
-        return sample_weight
-
-    def _target_values(self, kind, target, dtype):
-        """Targets as the outputs should be, ``(n, n_outputs)``."""
-        if kind == "multiclass":
-            return np.eye(self.n_outputs_, dtype=dtype)[target]
-        return target.reshape(len(target), -1)
 
     @classmethod
     def _own_parameters(cls):

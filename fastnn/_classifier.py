@@ -5,10 +5,8 @@ from numbers import Real
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
@@ -16,6 +14,7 @@ from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
+from ._targets import Classes, Labels
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
@@ -248,190 +247,50 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             warnings += self._fit(X, y, sample_weight, incremental=True)
         return self
 
-    def _learn_target(self, target_type, y):
-        self._target_type = target_type
-        # Predictions of labels are sparse where those of the first y were.
-        self._labels_are_sparse = sp.issparse(y)
-
-    def _encode(self, y, incremental):
-        """Kind of target, and class codes ``(n,)`` or a label matrix ``(n, n_labels)``."""
+    def _learn_targets(self, settings, y, goes_on, incremental):
+        """The kind of target, with the classes: those of y, or what is known of earlier calls."""
         target_type = checked_labels(y)
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._learn_target(target_type, y)
+        is_new = not (goes_on and hasattr(self, "classes_"))
+        if is_new:
             self.classes_ = unique_labels(y)
-        elif not hasattr(self, "_target_type"):  # the first of several calls of partial_fit
-            self._learn_target(target_type, y)
+        if is_new or not hasattr(self, "_target_type"):  # the first of several partial_fit
+            self._target_type = target_type
+            # Predictions of labels are sparse where those of the first y were.
+            self._labels_are_sparse = sp.issparse(y)
+            targets = self._targets(settings, y.shape[1] if y.ndim == 2 else 1)
         else:
-            self._check_kind(target_type, y, "y", "what the network was fitted to")
-        classes, unknown = unique_labels(y), self._unknown(y)
-        if self.warm_start and not incremental:
-            if unknown or len(classes) < len(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the "
-                    f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
-                )
-        elif unknown:
+            targets = self._targets(settings, self.n_outputs_)
+            targets.check_kind(y, "y", "what the network was fitted to")
+        self._check_classes(y, targets.unknown(y), settings.warm_start and not incremental)
+        targets.decision_rule()
+        return targets
+
+    def _targets(self, settings, n_outputs):
+        if self._target_type == "multilabel-indicator":
+            return Labels(settings, self.classes_, n_outputs)
+        return Classes(settings, self.classes_)
+
+    def _check_classes(self, y, unknown, all_needed):
+        classes = unique_labels(y)
+        if all_needed and (unknown or len(classes) < len(self.classes_)):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the "
+                f"previous call to fit. Previously got {self.classes_}, `y` has {classes}"
+            )
+        if unknown:
             raise ValueError(
                 "`y` has classes not in `self.classes_`. "
                 f"`self.classes_` has {self.classes_}. 'y' has {classes}."
             )
-        kind, target = self._codes(y)
-        self._decision_rule(kind, target.shape[1] if kind == "multilabel" else 1)
-        return kind, target
 
-    def _codes(self, y):
-        if self._target_type == "multilabel-indicator":
-            return "multilabel", (y.toarray() if sp.issparse(y) else y) != 0
-        kind = "multiclass" if len(self.classes_) > 2 else "binary"
-        return kind, np.searchsorted(self.classes_, y)
-
-    def _check_kind(self, target_type, y, name, other):
-        """Raise ValueError where a target is not like that of the training examples."""
-        matrix = target_type == "multilabel-indicator"
-        if matrix != (self._target_type == "multilabel-indicator"):
-            kinds = ["one class for each example", "a matrix of labels"]
-            raise ValueError(
-                f"{name} is {kinds[matrix]}, but {other} is {kinds[not matrix]}. A fit, and all "
-                "that goes on from it, has targets of one kind: for others make a new estimator."
-            )
-        if matrix and y.shape[1] != self.n_outputs_:
-            raise ValueError(f"{name} has {y.shape[1]} labels, but {other} has {self.n_outputs_}.")
-
-    def _unknown(self, y):
-        """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
-        return sorted(set(unique_labels(y).tolist()) - set(self.classes_.tolist()))
-
-    def _training_weight(self, sample_weight, target, kind, incremental):
-        if self.class_weight is None:
-            return sample_weight
-        if self.class_weight == "balanced":
-            if incremental:
-                raise ValueError(
-                    "class_weight 'balanced' is not supported for partial_fit: one batch does not "
-                    "tell how often a class occurs. Use compute_class_weight('balanced', "
-                    "classes=classes, y=y) with a large enough sample y, and pass the weights as a "
-                    "dict."
-                )
-            weight = compute_sample_weight("balanced", target)
-        else:
-            weight = self._given_class_weight(target, kind)
-            if not incremental and not weight.any():
-                raise ValueError(
-                    f"class_weight={self.class_weight!r} gives no example a weight: at least one "
-                    "class must have one > 0."
-                )
-        return weight if sample_weight is None else weight * sample_weight
-
-    def _given_class_weight(self, target, kind):
-        """Weight of each example by ``class_weight``; a batch need not have all the classes."""
-        if kind == "multilabel":
-            columns, classes, given = target.T.astype(int), np.arange(2), self.class_weight
-            if not isinstance(given, list) or len(given) != len(columns):
-                raise ValueError(
-                    "For multilabel targets class_weight must be None, 'balanced' or a list with a "
-                    f"dict for each of the {len(columns)} labels; got {given!r}."
-                )
-        else:
-            columns, classes, given = [target], self.classes_, [self.class_weight]
-            if not isinstance(self.class_weight, dict):
-                raise ValueError(
-                    "class_weight must be None, 'balanced' or a dict where an example has one "
-                    f"label; got {self.class_weight!r}."
-                )
-        for of_class in given:
-            for label, value in of_class.items() if isinstance(of_class, dict) else ():
-                if not isinstance(value, Real) or not 0 <= value < np.inf:
-                    raise ValueError(
-                        f"class_weight must be finite numbers >= 0, got {value!r} for class "
-                        f"{label!r}."
-                    )
-        weight = np.ones(len(target))
-        for codes, of_class in zip(columns, given, strict=True):
-            weight *= compute_class_weight(of_class, classes=classes, y=classes[codes])[codes]
-        return weight
-
-    def _loss_and_output(self, kind):
-        """Name of the loss, output activation, settings of the loss."""
-        default = "softmax" if kind == "multiclass" else "logistic"
-        out_activation = self.out_activation or default
-        if self.loss == "log_loss":
-            if out_activation != default:
-                raise ValueError(
-                    f"loss='log_loss' takes probabilities: out_activation must be {default!r} or "
-                    f"None for {kind} targets, got {out_activation!r}."
-                )
-            loss = "cross_entropy" if kind == "multiclass" else "log_loss"
-            return loss, out_activation, {"smoothing": float(self.label_smoothing)}
-        if self.label_smoothing > 0:
-            raise ValueError(
-                f"label_smoothing={self.label_smoothing} is for loss='log_loss', got "
-                f"loss={self.loss!r}."
-            )
-        return self.loss, out_activation, {}
-
-    def _encode_more(self, y):
+    def _encode_more(self, targets, y):
         """Targets of other examples, encoded as those of the training examples."""
-        self._check_kind(checked_labels(y, "y_val"), y, "y_val", "y")
-        unknown = self._unknown(y)
+        checked_labels(y, "y_val")
+        targets.check_kind(y, "y_val", "y")
+        unknown = targets.unknown(y)
         if unknown:
             raise ValueError(f"y_val has labels that y has not: {unknown}.")
-        return self._codes(y)[1]
-
-    def _n_outputs(self, kind, target):
-        if kind == "multilabel":
-            return target.shape[1]
-        return len(self.classes_) if kind == "multiclass" else 1
-
-    def _score_outputs(self, target, output, kind, weight):
-        """Accuracy of network outputs against encoded targets."""
-        return float(accuracy_score(target, self._decide(output, kind), sample_weight=weight))
-
-    def _decide(self, output, kind):
-        """Class codes, or a label matrix of bool, by network outputs."""
-        threshold, first = self._decision_rule(kind, output.shape[1])
-        if kind == "multiclass":
-            return output.argmax(axis=1)
-        if kind == "multilabel":
-            return output > np.asarray(threshold, output.dtype)
-        output = output.ravel()
-        if first:
-            return 1 - (1 - output > threshold)
-        return np.minimum(output > threshold, len(self.classes_) - 1)
-
-    def _decision_rule(self, kind, n_labels):
-        """The threshold, or thresholds, and whether it is for the first of two classes.
-
-        Raises ValueError where ``threshold`` or ``pos_label`` has no meaning for the target.
-        """
-        several = not isinstance(self.threshold, Real)
-        thresholds = list(self.threshold) if several else [self.threshold]
-        wrong = [t for t in thresholds if not isinstance(t, Real) or not 0 <= t <= 1]
-        if wrong or (several and (kind != "multilabel" or len(thresholds) != n_labels)):
-            raise ValueError(
-                "threshold must be a number in [0, 1]; for multilabel targets it may be a list "
-                f"with one for each label. Got {self.threshold!r} for {kind} targets"
-                + (f" of {n_labels} labels." if kind == "multilabel" else ".")
-            )
-        if kind == "multiclass" and self.threshold != 0.5:
-            raise ValueError(
-                f"threshold={self.threshold!r} is for two classes or for labels. Of the "
-                f"{len(self.classes_)} classes of y the most probable is predicted: leave it at "
-                "0.5, or decide by predict_proba."
-            )
-        threshold = [float(t) for t in thresholds] if several else float(self.threshold)
-        if self.pos_label is None:
-            return threshold, False
-        if kind != "binary":
-            raise ValueError(
-                f"pos_label={self.pos_label!r} is for two classes, but targets are {kind}: leave "
-                "it at None."
-            )
-        classes = self.classes_.tolist()
-        if self.pos_label not in classes:
-            raise ValueError(
-                f"pos_label={self.pos_label!r} is none of the classes of y, which are {classes}."
-            )
-        return threshold, len(classes) == 2 and self.pos_label == classes[0]
+        return targets.encode(y)
 
     def predict(self, X):
         """Predict class labels.
@@ -448,14 +307,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             matrix, sparse if y was.
         """
         output = self._outputs(X)
-        if self._target_type == "multilabel-indicator":
-            labels = self._decide(output, "multilabel").astype(int)
-            if self._labels_are_sparse:
-                # Whose type of sparse matrix is scikit-learn's.
-                labels = LabelBinarizer().fit(sp.csr_array(labels)).inverse_transform(labels)
-            return labels
-        kind = "multiclass" if self.n_outputs_ > 1 else "binary"
-        return self.classes_[self._decide(output, kind)]
+        decision = self._targets(self, self.n_outputs_).decide(output)
+        if self._target_type != "multilabel-indicator":
+            return self.classes_[decision]
+        labels = decision.astype(int)
+        if self._labels_are_sparse:
+            # Whose type of sparse matrix is scikit-learn's.
+            labels = LabelBinarizer().fit(sp.csr_array(labels)).inverse_transform(labels)
+        return labels
 
     def predict_proba(self, X):
         """Predict class probabilities.

@@ -5,8 +5,8 @@ from sklearn.base import is_classifier
 
 from ._activations import check_activations
 from ._inputs import hidden_units
+from ._targets import checked_quantiles
 from .kernels.layout import flatten, shapes_of, views
-from .kernels.losses import LOSSES
 
 
 def with_weights(make, params, coefs, intercepts, classes=None):
@@ -22,14 +22,18 @@ def with_weights(make, params, coefs, intercepts, classes=None):
     if sizes != hidden:
         raise ValueError(f"hidden_layer_sizes={sizes} differs from the {hidden} units of coefs.")
     if is_classifier(estimator):
-        kind = _learn_classes(estimator, units[-1], classes)
-        default = "softmax" if kind == "multiclass" else "logistic"
-    else:
-        kind, default = estimator.loss, LOSSES[estimator.loss].activation
-    out_activation = estimator.out_activation or default
+        _learn_classes(estimator, units[-1], classes)
+    elif estimator.loss == "quantile":
+        estimator._quantiles = checked_quantiles(estimator.quantile)
+        if units[-1] % len(estimator._quantiles) != 0:
+            raise ValueError(
+                f"quantile={estimator.quantile!r} needs an output for each quantile of each "
+                f"target, but coefs[-1] has {units[-1]} columns."
+            )
+    out_activation = estimator.out_activation
+    if out_activation is None or "step" not in (out_activation, out_activation[0]):
+        out_activation = estimator._targets(estimator, units[-1]).network()["out_activation"]
     check_activations(estimator.activation, len(hidden), out_activation)
-    if "step" not in (out_activation, out_activation[0]):  # which no loss would take
-        estimator._loss_and_output(kind)
     single = all(array.dtype == np.float32 for array in [*coefs, *intercepts])
     theta = flatten(coefs, intercepts, np.float32 if single else np.float64)
     estimator.coefs_, estimator.intercepts_ = views(theta, units)
@@ -69,7 +73,7 @@ def _checked(coefs, intercepts):
 
 
 def _learn_classes(estimator, n_outputs, classes):
-    """Set what an earlier fit would have learnt of y; returns the kind of target."""
+    """Set what an earlier fit would have learnt of y."""
     softmax = estimator.out_activation in (None, "softmax")
     if n_outputs == 1:
         kind, target_type, n_classes = "binary", "binary", 2
@@ -89,7 +93,6 @@ def _learn_classes(estimator, n_outputs, classes):
             f"{classes!r}."
         )
     estimator.classes_, estimator._target_type = classes, target_type
-    return kind
 
 
 def checked_init(init, units):

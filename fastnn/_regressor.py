@@ -2,14 +2,13 @@
 
 from numbers import Real
 
-import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._base import PARAMETERS, BaseMLP, own_defaults
 from ._one_at_a_time import turn
-from ._scores import score
+from ._targets import Reals, checked_quantiles
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
@@ -168,72 +167,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             warnings += self._fit(X, y, sample_weight, incremental=True)
         return self
 
-    def _encode(self, y, incremental):
-        """Kind of target, and targets ``(n,)`` or ``(n, n_outputs)``."""
-        self._quantiles = _checked_quantiles(self.quantile) if self.loss == "quantile" else None
-        target = self._targets(y)
-        if hasattr(self, "coefs_") and (self.warm_start or incremental):
-            self._check_n_outputs(target, "y", "what the network was fitted to")
-        return self.loss, target
+    def _learn_targets(self, settings, y, goes_on, incremental):
+        """The kind of target, with the quantiles of this fit."""
+        self._quantiles = (
+            checked_quantiles(settings.quantile) if settings.loss == "quantile" else None
+        )
+        known = goes_on and hasattr(self, "coefs_")
+        return self._targets(settings, self.n_outputs_ if known else None)
 
-    def _targets(self, y):
-        """Targets of training or validation, one column for each output."""
-        least = y.min()
-        if (self.loss == "poisson" and least < 0) or (self.loss == "gamma" and least <= 0):
-            sign = ">= 0" if self.loss == "poisson" else "> 0"
-            raise ValueError(f"loss={self.loss!r} needs y {sign}, but the least of y is {least}.")
-        if self._quantiles is not None and np.ndim(self.quantile) == 1:
-            # Column t * n_quantiles + q is quantile q of target t.
-            return np.repeat(y.reshape(len(y), -1), len(self._quantiles), axis=1)
-        return y
+    def _targets(self, settings, n_outputs):
+        return Reals(settings, getattr(self, "_quantiles", None), n_outputs)
 
-    def _loss_and_output(self, kind):
-        """Name of the loss, output activation, settings of the loss."""
-        for name, value in (("quantile", 0.5), ("huber_delta", 1.0)):
-            given = getattr(self, name)
-            if self.loss != name.split("_")[0] and (np.ndim(given) > 0 or given != value):
-                raise ValueError(
-                    f"{name}={given!r} is for loss={name.split('_')[0]!r}, got loss={self.loss!r}."
-                )
-        settings = {}
-        if self.loss == "huber":
-            settings["bend"] = float(self.huber_delta)
-        if self.loss == "quantile":
-            settings["quantiles"] = _checked_quantiles(self.quantile)
-        out_activation = self.out_activation or LOSSES[self.loss].activation
-        return self.loss, out_activation, settings
-
-    def _encode_more(self, y):
+    def _encode_more(self, targets, y):
         """Targets of other examples, in the form of those of the training examples."""
-        y = self._targets(y)
-        self._check_n_outputs(y, "y_val", "y")
-        return y
-
-    def _check_n_outputs(self, target, name, other):
-        n_outputs = self._n_outputs(None, target)
-        if n_outputs != self.n_outputs_:
-            quantiles = f", by quantile={self.quantile!r}" if self._n_quantiles() > 1 else ""
-            raise ValueError(
-                f"{name} has {n_outputs} outputs{quantiles}, but {other} has {self.n_outputs_}."
-            )
-
-    def _n_outputs(self, kind, target):
-        return 1 if target.ndim == 1 else target.shape[1]
-
-    def _score_outputs(self, target, output, kind, weight):
-        """What ``score`` is, of network outputs against encoded targets."""
-        output = self._sorted_quantiles(output)
-        n_quantiles = self._n_quantiles()
-        if n_quantiles > 1:  # each target was repeated
-            target = target[:, ::n_quantiles]
-        output = output.ravel() if output.shape[1] == 1 else output
-        # In float64: squares of what float32 holds may be infinite.
-        target, output = target.astype(np.float64), output.astype(np.float64)
-        return self._measure(target, output, weight, float(self.huber_delta))
-
-    def _measure(self, y, prediction, weight, huber_delta):
-        quantiles = getattr(self, "_quantiles", None)
-        return score(self.loss, y, prediction, weight, quantiles=quantiles, huber_delta=huber_delta)
+        return targets.encode(y, "y_val", "y")
 
     def predict(self, X):
         """Predict target values.
@@ -249,8 +196,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             The outputs of the network; with a list of quantiles, a column for each quantile of the
             first target, then of the second, and so on.
         """
-        output = self._sorted_quantiles(self._outputs(X))
-        return output.ravel() if output.shape[1] == 1 else output
+        output = self._outputs(X)
+        return self._targets(self, self.n_outputs_).decide(output)
 
     def score(self, X, y, sample_weight=None):
         """Share of the loss that the predictions explain.
@@ -278,29 +225,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             At most 1; 0 is what the best constant would have, such as the mean of y for R^2.
         """
         scaler = self._scaling.targets if hasattr(self, "_scaling") else None
-        huber_delta = float(self.huber_delta) * (1.0 if scaler is None else scaler.scale_)
-        return self._measure(y, self.predict(X), sample_weight, huber_delta)
-
-    def _sorted_quantiles(self, output):
-        """Outputs with the quantiles of each target in ascending order: they do not cross."""
-        n_quantiles = self._n_quantiles()
-        if n_quantiles == 1:
-            return output
-        return np.sort(output.reshape(len(output), -1, n_quantiles), axis=2).reshape(output.shape)
-
-    def _n_quantiles(self):
-        return 1 if getattr(self, "_quantiles", None) is None else len(self._quantiles)
-
-
-def _checked_quantiles(quantile):
-    """The quantiles as a vector, for a number or a list."""
-    quantiles = np.atleast_1d(np.asarray(quantile, np.float64))
-    inside = (quantiles > 0) & (quantiles < 1)
-    if quantiles.ndim != 1 or not (
-        quantiles.size and inside.all() and (np.diff(quantiles) > 0).all()
-    ):
-        raise ValueError(
-            f"quantile must be in (0, 1), or a list of such numbers in ascending order; "
-            f"got {quantile!r}."
-        )
-    return quantiles
+        targets = self._targets(self, self.n_outputs_)
+        unit = 1.0 if scaler is None else scaler.scale_
+        return targets.measure(y, self.predict(X), sample_weight, unit)

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from sklearn.base import is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
@@ -92,13 +91,13 @@ class Validation:
             )
 
 
-def scores(estimator, target, kind, weight, X, y, theta):
+def scores(estimator, targets, target, weight, X, y, theta):
     """The function of the network's outputs that scores examples, or None for minus the loss.
 
     Parameters
     ----------
     estimator : BaseMLP
-    target, kind : what the estimator's ``_encode`` returned
+    targets, target : the kind of target, and encoded targets
     weight : (n,) or None
     X, y : the examples as the user gave them, for scikit-learn's scorers
     theta : (n_params,), as it will be at the time of scoring
@@ -118,7 +117,7 @@ def scores(estimator, target, kind, weight, X, y, theta):
         reason = "it is not a number"
         try:
             if scorer is None:
-                value = estimator._score_outputs(target, outputs, kind, weight)
+                value = targets.score(target, outputs, weight)
             else:
                 present = shallow_copy(estimator)
                 for name, value in estimator._fitted_weights(theta).items():
@@ -137,7 +136,7 @@ def scores(estimator, target, kind, weight, X, y, theta):
     return score
 
 
-def by_given_examples(estimator, net, theta, kind, examples, given):
+def by_given_examples(estimator, targets, net, theta, examples, given):
     """The ``Validation`` by the examples that were given to ``fit`` for it.
 
     Parameters
@@ -152,19 +151,21 @@ def by_given_examples(estimator, net, theta, kind, examples, given):
     except ValueError as error:
         raise ValueError(f"X_val: {error}") from error
     data = make_data(X, standardized=standardized)
-    score = scores(estimator, target, kind, weight, *given, theta)
+    score = scores(estimator, targets, target, weight, *given, theta)
     rows = np.arange(X.shape[0])
-    return _validation(estimator, net, theta, data, rows, kind, target, weight, score, given=True)
+    return _validation(
+        estimator, targets, net, theta, data, rows, target, weight, score, given=True
+    )
 
 
-def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rng):
+def by_a_part(estimator, targets, net, theta, data, target, sample_weight, X, y, rng):
     """Set training examples aside; returns the others' rows and the ``Validation`` by these."""
-    _check_part(estimator, kind, target)
+    _check_part(estimator, targets, target)
     train, test = train_test_split(
         np.arange(len(target)),
         random_state=rng,
         test_size=estimator.validation_fraction,
-        stratify=target if kind == "binary" else None,
+        stratify=target if targets.kind == "binary" else None,
     )
     weight = None if sample_weight is None else sample_weight[test]
     if weight is not None and weight.sum(dtype=np.float64) == 0:
@@ -178,32 +179,32 @@ def by_a_part(estimator, net, theta, data, kind, target, sample_weight, X, y, rn
     else:
         X, y = (_safe_indexing(a, test) for a in indexable(X, y))
     target = target[test]
-    score = scores(estimator, target, kind, weight, X, y, theta)
+    score = scores(estimator, targets, target, weight, X, y, theta)
     return train, _validation(
-        estimator, net, theta, data, test, kind, target, weight, score, given=False
+        estimator, targets, net, theta, data, test, target, weight, score, given=False
     )
 
 
-def _validation(estimator, net, theta, data, rows, kind, target, weight, score, given):
+def _validation(estimator, targets, net, theta, data, rows, target, weight, score, given):
     values = target
     if net.loss != CROSS_ENTROPY:
-        values = estimator._target_values(kind, target, theta.dtype)
-    is_share = is_regressor(estimator) and estimator.scoring is None
+        values = targets.values(target, theta.dtype)
+    is_share = targets.kind == "real" and estimator.scoring is None
     n_threads = estimator.n_threads
     return Validation(net, theta, data, rows, values, weight, score, n_threads, given, is_share)
 
 
-def _check_part(estimator, kind, target):
+def _check_part(estimator, targets, target):
     """Raise ValueError where the examples cannot be divided."""
     n, fraction = len(target), estimator.validation_fraction
     n_test = math.ceil(fraction * n)
     reason = None
-    if kind == "binary":  # both parts are to have the classes in proportion
+    if targets.kind == "binary":  # both parts are to have the classes in proportion
         counts = np.bincount(target)
         rare = np.flatnonzero(counts == 1)
         n_classes = np.count_nonzero(counts)
         if rare.size:
-            label = estimator.classes_[rare[0]]
+            label = targets.classes[rare[0]]
             reason = (
                 f"class {label.item() if hasattr(label, 'item') else label!r} of y has only one"
             )
