@@ -197,7 +197,16 @@ def own_defaults(estimator_class):
     return estimator_class
 
 
-@own_defaults
+def set_parameters(estimator, parameters):
+    """Set attributes from the ``locals()`` of an ``__init__``, which has two long lists of them.
+
+    scikit-learn wants the names in the signature, and each as an attribute.
+    """
+    for name, value in parameters.items():
+        if name != "self":
+            setattr(estimator, name, value)
+
+
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
@@ -247,77 +256,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Interval(RealNotInt, 0, 1, closed="neither"),
         ],
     }
-
-    def __init__(
-        self,
-        hidden_layer_sizes=(100,),
-        activation="relu",
-        *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        n_threads=None,
-        out_activation=None,
-        init="glorot",
-        standardize=False,
-        dropout=0.0,
-        weight_decay=0.01,
-        clip_norm=None,
-        max_time=None,
-        scoring=None,
-        weight_average=None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.n_threads = n_threads
-        self.out_activation = out_activation
-        self.init = init
-        self.standardize = standardize
-        self.dropout = dropout
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.max_time = max_time
-        self.scoring = scoring
-        self.weight_average = weight_average
 
     @classmethod
     def from_weights(cls, coefs, intercepts, **params):

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
-from ._base import PARAMETERS, BaseMLP, own_defaults
+from ._base import PARAMETERS, BaseMLP, own_defaults, set_parameters
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
@@ -112,47 +112,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         threshold=0.5,
         pos_label=None,
     ):
-        BaseMLP.__init__(
-            self,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            n_threads=n_threads,
-            out_activation=out_activation,
-            init=init,
-            standardize=standardize,
-            dropout=dropout,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            max_time=max_time,
-            scoring=scoring,
-            weight_average=weight_average,
-        )
-        self.loss = loss
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.threshold = threshold
-        self.pos_label = pos_label
+        set_parameters(self, locals())
 
     _labels_are_sparse = False  # unless learnt from y
 

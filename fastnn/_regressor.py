@@ -6,7 +6,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ._base import PARAMETERS, BaseMLP, own_defaults
+from ._base import PARAMETERS, BaseMLP, own_defaults, set_parameters
 from ._one_at_a_time import turn
 from ._targets import Reals, checked_quantiles
 from .kernels.losses import LOSSES
@@ -100,46 +100,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         huber_delta=1.0,
         standardize_target=False,
     ):
-        BaseMLP.__init__(
-            self,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            n_threads=n_threads,
-            out_activation=out_activation,
-            init=init,
-            standardize=standardize,
-            dropout=dropout,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            max_time=max_time,
-            scoring=scoring,
-            weight_average=weight_average,
-        )
-        self.loss = loss
-        self.quantile = quantile
-        self.huber_delta = huber_delta
-        self.standardize_target = standardize_target
+        set_parameters(self, locals())
 
     @available_if(lambda self: self._supports_partial_fit())
     def partial_fit(self, X, y, sample_weight=None):
