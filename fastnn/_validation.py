@@ -211,9 +211,10 @@ def _check_part(estimator, targets, target):
         elif min(n_test, n - n_test) < n_classes:
             reason = f"both parts must have at least one of each of the {n_classes} classes"
     if reason is None and n_test < 2:
-        reason = (
-            "the validation set is too small. Increase 'validation_fraction' or the size of your "
-            "dataset"
+        raise ValueError(
+            f"The validation set is too small: early_stopping=True sets validation_fraction="
+            f"{fraction} of the {n} examples aside. Increase 'validation_fraction', give more "
+            "examples, or give those for validation as X_val and y_val."
         )
     if reason is None and n_test >= n:
         reason = "no example would be left to train on"
