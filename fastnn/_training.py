@@ -21,29 +21,22 @@ from .kernels.barrier import new_sync
 from .kernels.jit import readonly
 from .kernels.layout import (
     BLOCK_ROWS,
-    END,
-    FIRST,
-    LAST,
-    LOSS,
+    ORDERS,
     SAVE_ACTIVATIONS,
     SAVE_INPUTS,
     SAVE_NOTHING,
-    SECONDS,
-    THREADS,
-    UPDATES,
     Data,
     Net,
     Params,
     empty_data,
     n_parts,
-    new_orders,
     starts_of,
     transposed,
     work_for,
     work_to_predict,
 )
 from .kernels.losses import LOSSES, loss_constants
-from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, give, n_slots
+from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, n_slots
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
@@ -222,7 +215,8 @@ class Trainer:
         self._theta, self._batch_size = theta, int(batch_size)
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
-        self._orders, self._sync = new_orders(batch_size), new_sync()
+        self._orders, self._sync = np.zeros(1, ORDERS), new_sync()
+        self._orders["batch_size"] = batch_size
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
@@ -251,19 +245,19 @@ class Trainer:
     @property
     def updates(self):
         """Number of updates so far; may be set before the first epoch."""
-        return int(self._orders.integers[UPDATES])
+        return int(self._orders["updates"][0])
 
     @updates.setter
     def updates(self, value):
-        self._orders.integers[UPDATES] = value
+        self._orders["updates"] = value
 
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        orders, n = self._orders, len(rows)
+        orders, n = self._orders[0], len(rows)
         self._rows[:n] = rows
-        give(orders, rule)
-        orders.numbers[LOSS] = 0.0
-        orders.integers[END] = n
+        for name, value in rule._asdict().items():
+            orders[name] = value
+        orders["loss"], orders["end"] = 0.0, n
         block = min(self._batch_size, BLOCK_ROWS)
         first = 0
         while first < n:
@@ -272,18 +266,17 @@ class Trainer:
             if block < self._batch_size:  # blocks of one mini-batch
                 last = min(last, (first // self._batch_size + 1) * self._batch_size)
             last = min(last, n)
-            orders.integers[FIRST], orders.integers[LAST] = first, last
-            orders.integers[THREADS] = n_threads
-            orders.numbers[SECONDS] = self._pace.limit
+            orders["first"], orders["last"] = first, last
+            orders["n_threads"], orders["seconds"] = n_threads, self._pace.limit
             started = time.perf_counter()
             if n_threads > 1:
                 self._helpers.start()
             self._kernel(*self._arguments, 0)
             self._helpers.check()
-            last = int(orders.integers[LAST])  # or before, if its time was over
+            last = int(orders["last"])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return orders.numbers[LOSS] / n
+        return orders["loss"] / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""

@@ -6,7 +6,7 @@ Every thread runs the same kernel on its part of the work (SPMD). ``sync`` is a 
 ``ARRIVALS``      arrivals at barriers since the threads began; a barrier waits for its number
 ``STARTED``       slices of an epoch begun so far; helpers wait for the next
 ``ABORT``         set by Python when a thread failed or is done: every wait ends, with False
-``LAST_BARRIER``  arrivals at the barrier at which a slice ends early, as its time is over
+``TIME_OVER``     set by thread 0 before a barrier: behind it, all threads end the slice
 ================  ============================================================================
 
 Waiting spins for a few microseconds, the usual length of a wait; then it gives the core away with
@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 
 from .jit import leaf, shared
 
-ARRIVALS, STARTED, ABORT, LAST_BARRIER = 0, 16, 32, 33  # on different pairs of cache lines
+ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
 SYNC_SIZE = 48
 
 _SPINS = 500
@@ -154,27 +154,23 @@ def _wait(sync, index, value):
 
 
 @leaf
-def wait_for_all(sync, arrivals):
-    """Arrive, and wait until there were ``arrivals`` arrivals; False means: leave."""
-    _atomic_add(_at(sync, ARRIVALS), 1)
-    return _wait(sync, ARRIVALS, arrivals)
+def meet(sync, n_threads):
+    """Wait for the other threads of a team; False means: leave.
 
-
-@leaf
-def let_slice_end(sync, arrivals):
-    """Before the arrival at a barrier, by one thread: the slice ends there."""
-    sync[LAST_BARRIER] = arrivals
-
-
-@leaf
-def slice_ends(sync, arrivals):
-    """After the barrier of so many arrivals, the same for all threads: whether to end there."""
-    return sync[LAST_BARRIER] == arrivals
+    Each arrival draws the next ticket, from 0 on; a round is full once ``n_threads`` tickets are
+    drawn. All rounds of one ``sync`` have the same size: a slice runs on one thread, which does not
+    wait, or on all threads of the fit.
+    """
+    if n_threads == 1:
+        return True
+    ticket = _atomic_add(_at(sync, ARRIVALS), 1)
+    return _wait(sync, ARRIVALS, (ticket // n_threads + 1) * n_threads)
 
 
 @leaf
 def start_slice(sync):
     """Let the helpers go on: what they are to do is written."""
+    sync[TIME_OVER] = 0
     _atomic_add(_at(sync, STARTED), 1)
 
 

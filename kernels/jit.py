@@ -12,9 +12,7 @@ import numba
 import numpy as np
 from llvmlite import binding as llvm
 from numba import config, njit, typeof
-from numba import types as nb
-from numba.core import caching, cgutils
-from numba.extending import intrinsic
+from numba.core import caching
 
 # contract: fused multiply-add; reassoc: sums may use vector lanes; nsz: the sign of zero is free.
 # NaN and infinity keep their meaning. error_model: division by zero gives inf, as in NumPy.
@@ -24,7 +22,9 @@ EXACT = {**FLAGS, "fastmath": {"contract"}}
 
 # Functions that only kernels call: without a way in from Python, which took a third of the time to
 # compile. From Python, call them through an njit function.
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# No kernel allocates: arrays belong to the caller, and no one counts who uses them.
+_OWNS_NOTHING = {"_nrt": False}
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OWNS_NOTHING}
 # Part of its caller: no call, whose arguments are every field of every array, and nothing to count.
 leaf = njit(forceinline=True, **_INNER, **FLAGS)
 # Part of its caller before types are inferred: for the large pieces of an entry point. A leaf is
@@ -167,7 +167,7 @@ class Entry:
         # The name of the cache files.
         function.__qualname__ = f"{name}_{dtype.name}_{DIGEST:08x}"
         signature = tuple(typeof(argument) for argument in self._sample(dtype))
-        dispatcher = njit(**FLAGS)(function)
+        dispatcher = njit(**_OWNS_NOTHING, **FLAGS)(function)
         collecting = gc.isenabled()
         gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
         try:
@@ -176,7 +176,7 @@ class Entry:
         except Exception as error:  # no writable place, a full disk; damaged files raise anything
             _warn_once(error)
             if not dispatcher.overloads:  # otherwise only saving has failed
-                dispatcher = njit(**FLAGS)(function)
+                dispatcher = njit(**_OWNS_NOTHING, **FLAGS)(function)
                 dispatcher.compile(signature)
         finally:
             if collecting:
@@ -190,34 +190,3 @@ def readonly(array):
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-@intrinsic
-def borrowed(typingctx, value):
-    """An array, or a NamedTuple with arrays, without ownership.
-
-    Numba counts references to an array wherever one is handed on, with atomic instructions; in
-    training on single examples that took a third of the time. The caller owns what it passes to
-    an entry point, so the entry point begins with borrowing it.
-    """
-
-    def without_owner(context, builder, typ, array):
-        struct = cgutils.create_struct_proxy(typ)(context, builder, value=array)
-        for owner in ("meminfo", "parent"):
-            setattr(struct, owner, cgutils.get_null_value(getattr(struct, owner).type))
-        return struct._getvalue()
-
-    def codegen(context, builder, signature, args):
-        (typ,) = signature.args
-        if isinstance(typ, nb.Array):
-            return without_owner(context, builder, typ, args[0])
-        fields = cgutils.unpack_tuple(builder, args[0])
-        fields = [
-            without_owner(context, builder, field_type, field)
-            if isinstance(field_type, nb.Array)
-            else field
-            for field_type, field in zip(typ.types, fields, strict=True)
-        ]
-        return context.make_tuple(builder, typ, fields)
-
-    return value(value), codegen

@@ -85,7 +85,7 @@ class Work(NamedTuple):
     capacity: int  # rows of a block
     row_loss: np.ndarray  # (capacity,) loss of each example
     cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
-    chunks: np.ndarray  # (n_chunks, 6) int64: parts of theta, see phase 2 and the names below
+    chunks: np.ndarray  # (n_chunks,) CHUNK: parts of theta, see phase 2
     shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
@@ -93,38 +93,35 @@ class Work(NamedTuple):
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
-# A chunk: its layer, first and last row of [b; W]; where it begins in theta, where its weights
-# begin, after its biases if it has any, and where it ends.
-LAYER, FIRST_ROW, LAST_ROW, START, WEIGHTS, STOP = range(6)
+# A part of theta: rows first_row..last_row of [b; W] of a layer; where it begins there, where its
+# weights begin, after its biases if it has any, and where it ends.
+CHUNK = np.dtype(
+    [(name, np.int64) for name in ["layer", "first_row", "last_row", "start", "weights", "stop"]]
+)
 
-
-class Orders(NamedTuple):
-    """What a slice of an epoch is to do, and what came of it; the names below are the places."""
-
-    integers: np.ndarray  # int64
-    numbers: np.ndarray  # float64
-
-
-# The slice: examples rows[FIRST:LAST] of the epoch's rows[:END], on so many threads. Mini-batches
-# begin at multiples of BATCH_SIZE; a slice begins and ends with one, or with a block in one. On
-# several threads it ends after about so many SECONDS: LAST is also where it has ended.
-FIRST, LAST, END, BATCH_SIZE, THREADS = range(5)
-# Both ways: number of updates, and of arrivals at barriers, so far.
-UPDATES, ARRIVED = 5, 6
-# The update rule, see rules.Rule.
-CODE, N_INTEGERS = 7, 8
-LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
-# Both ways: sum of the loss of each example; the same of the mini-batch that is not complete, and
-# the weight of all its examples.
-LOSS, BATCH_LOSS, BATCH_WEIGHT = 7, 8, 9
-SECONDS, N_NUMBERS = 10, 11
-
-
-def new_orders(batch_size):
-    """``Orders`` for the mini-batches of one fit, before its first slice."""
-    orders = Orders(np.zeros(N_INTEGERS, np.int64), np.zeros(N_NUMBERS))
-    orders.integers[BATCH_SIZE] = batch_size
-    return orders
+# What a slice of an epoch is to do, and what came of it.
+ORDERS = np.dtype(
+    [
+        ("first", np.int64),  # examples rows[first:last] of the epoch's rows[:end]. Mini-batches
+        ("last", np.int64),  # begin at multiples of batch_size; a slice begins and ends with one,
+        ("end", np.int64),  # or with a block in one. last is also where it has ended: on several
+        ("batch_size", np.int64),  # threads after about so many seconds
+        ("n_threads", np.int64),
+        ("seconds", np.float64),
+        ("updates", np.int64),  # both ways: so far
+        ("loss", np.float64),  # both ways: sum over examples
+        ("batch_loss", np.float64),  # both ways: of the mini-batch that is not complete,
+        ("batch_weight", np.float64),  # and the weight of all its examples
+        ("code", np.int64),  # the update rule, see rules.Rule
+        ("learning_rate", np.float64),
+        ("alpha", np.float64),
+        ("momentum", np.float64),
+        ("beta_2", np.float64),
+        ("epsilon", np.float64),
+        ("weight_decay", np.float64),
+        ("clip_norm", np.float64),
+    ]
+)
 
 
 def starts_of(units):
@@ -214,8 +211,8 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
             stop = start + (last - first) * n_out
             chunks.append((k, first, last, start, start if first else start + n_out, stop))
             start = stop
-    chunks = np.array(chunks, np.int64)
-    sizes = chunks[:, STOP] - chunks[:, START]
+    chunks = np.array(chunks, CHUNK)
+    sizes = chunks["stop"] - chunks["start"]
     # Of T threads, thread t ends where the running cost, the number of weights, passes its part.
     cost = np.cumsum(sizes)
     shares = np.zeros((n_threads + 1, n_threads + 1), np.int64)
@@ -264,7 +261,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         capacity=capacity,
         row_loss=none,
         cursors=no_integers,
-        chunks=no_integers,
+        chunks=np.empty(0, CHUNK),
         shares=no_integers,
         squares=np.empty(0),
         norms=np.empty(0),

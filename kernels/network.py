@@ -17,17 +17,7 @@ import numpy as np
 from .activations import activate, multiply_by_slope
 from .dropout import drop
 from .jit import leaf, section, shared
-from .layout import (
-    FIRST_ROW,
-    LAST_ROW,
-    LAYER,
-    SAVE_ACTIVATIONS,
-    SAVE_INPUTS,
-    SAVE_NOTHING,
-    START,
-    STOP,
-    WEIGHTS,
-)
+from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING
 from .losses import loss_slope, output_delta, row_losses, smooth
 from .matmul import (
     PACKED_BYTES,
@@ -226,18 +216,12 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, 
         work.cursors[thread, i] = low
 
 
-@leaf
-def bounds(chunks, chunk):
-    """Where a chunk begins in theta, where its weights begin, and where it ends."""
-    return chunks[chunk, START], chunks[chunk, WEIGHTS], chunks[chunk, STOP]
-
-
-@leaf
-def gradient_of(gradient, packed, start, stop, thread, passing):
+@section
+def gradient_of(gradient, packed, chunk, thread, passing):
     """The place for a chunk's gradient: its own, or if ``passing`` one that stays in the cache."""
     if passing:
-        return packed[thread, packed.shape[1] - (stop - start) :]
-    return gradient[start:stop]
+        return packed[thread, packed.shape[1] - (chunk.stop - chunk.start) :]
+    return gradient[chunk.start : chunk.stop]
 
 
 @section
@@ -247,8 +231,7 @@ def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, 
     ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
     first chunk of the block.
     """
-    chunks = work.chunks
-    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
+    k, r0, r1 = chunk.layer, chunk.first_row, chunk.last_row
     n_out = net.units[k + 1]
     if k == 0 and data.row_starts.size > 0:
         if fresh:
@@ -293,9 +276,9 @@ def add_parts(g, parts, start):
 
 
 @section
-def norm_of_chunk(params, g, work, alpha, chunk):
+def norm_of_chunk(params, g, alpha, chunk):
     """The chunk's part of the squared norm of the gradient sum with its penalty."""
-    start, weights, stop = bounds(work.chunks, chunk)
+    start, weights, stop = chunk.start, chunk.weights, chunk.stop
     biases = weights - start
     T = g.dtype.type
     norm = squared_norm(params.theta[start:weights], g[:biases], T(0))
@@ -303,24 +286,26 @@ def norm_of_chunk(params, g, work, alpha, chunk):
 
 
 @section
-def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
-    """Update a chunk and its transpose from its gradient, and sum its squared weights."""
-    start, weights, stop = bounds(work.chunks, chunk)
+def update_chunk(net, params, g, packed, rule, c, thread, chunk, scale):
+    """Update a chunk and its transpose; returns the sum of its squared weights."""
+    start, weights, stop = chunk.start, chunk.weights, chunk.stop
     alpha, is_bias = 0.0, True  # biases are not penalised
+    squares = 0.0
     for first, last in ((start, weights), (weights, stop)):
         w = params.theta[first:last]
         part = g[first - start : last - start]
         squares = update(rule.code, c, w, part, params.state, first, last, alpha, scale, is_bias)
         alpha, is_bias = rule.alpha, False
-    work.squares[chunk] = squares
-    theta, theta_t = params.theta, params.theta_t
-    transpose_chunk(net.units, net.starts, work.chunks, chunk, theta, theta_t, work.packed, thread)
+    transpose_chunk(net, params, chunk, packed, thread)
+    return squares
 
 
 @leaf
-def transpose_chunk(units, starts, chunks, chunk, theta, theta_t, packed, thread):
+def transpose_chunk(net, params, chunk, packed, thread):
     """Write the rows of the chunk into the columns of theta_t."""
-    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
+    k, r0, r1 = chunk.layer, chunk.first_row, chunk.last_row
+    theta, theta_t = params.theta, params.theta_t
+    units, starts = net.units, net.starts
     n_in, n_out = units[k] + 1, units[k + 1]
     if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
         start = starts[k] + r0

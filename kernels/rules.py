@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf, shared
-from .layout import ALPHA, BETA_2, CLIP_NORM, CODE, EPSILON, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
 SOLVERS = {
@@ -67,28 +66,6 @@ class Coefficients(NamedTuple):
     s2: float
     epsilon: float
     keep: float
-
-
-def give(orders, rule):
-    """Write the rule into the orders of a slice."""
-    orders.integers[CODE] = rule.code
-    orders.numbers[LEARNING_RATE : CLIP_NORM + 1] = rule[1:]
-
-
-@leaf
-def rule_of(orders):
-    """The rule that is to be found there."""
-    numbers = orders.numbers
-    return Rule(
-        orders.integers[CODE],
-        numbers[LEARNING_RATE],
-        numbers[ALPHA],
-        numbers[MOMENTUM],
-        numbers[BETA_2],
-        numbers[EPSILON],
-        numbers[WEIGHT_DECAY],
-        numbers[CLIP_NORM],
-    )
 
 
 @leaf

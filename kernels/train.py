@@ -7,41 +7,15 @@ Both are run by every thread with its own ``thread`` number, 0 in the thread tha
 import numpy as np
 
 from .activations import N_CONSTANTS
-from .barrier import (
-    let_slice_end,
-    nanoseconds,
-    new_sync,
-    slice_ends,
-    start_slice,
-    wait_for_all,
-    wait_for_slice,
-)
+from .barrier import TIME_OVER, meet, nanoseconds, new_sync, start_slice, wait_for_slice
 from .denormals import flush_denormals, restore_denormals
-from .jit import Entry, borrowed, exact, readonly
-from .layout import (
-    ARRIVED,
-    BATCH_LOSS,
-    BATCH_SIZE,
-    BATCH_WEIGHT,
-    END,
-    FIRST,
-    LAST,
-    LOSS,
-    SECONDS,
-    THREADS,
-    UPDATES,
-    Net,
-    Params,
-    empty_data,
-    new_orders,
-    work_for,
-)
+from .jit import Entry, exact, readonly, section
+from .layout import ORDERS, Net, Params, empty_data, work_for
 from .losses import QUANTILES
 from .matmul import TILE_ROWS
 from .network import (
     accumulate_gradient,
     add_parts,
-    bounds,
     feedforward,
     gradient_of,
     norm_of_chunk,
@@ -50,7 +24,7 @@ from .network import (
     transpose_chunk,
     update_chunk,
 )
-from .rules import GRADIENT, coefficients, rule_of
+from .rules import GRADIENT, coefficients
 
 
 @exact
@@ -59,6 +33,130 @@ def add_in_order(total, terms, n):
     for i in range(n):
         total += np.float64(terms[i])
     return total
+
+
+@section
+def train_slice(net, params, data, rows, orders, work, sync, thread, deadline):
+    """One slice; False if the threads are to leave."""
+    n_threads, batch_size, t = orders.n_threads, orders.batch_size, orders.updates
+    first, last, end = orders.first, orders.last, orders.end
+    loss, batch_loss, total_weight = orders.loss, orders.batch_loss, orders.batch_weight
+    shares = work.shares[n_threads]
+    n_parts = work.parts.shape[0]
+    for chunk in range(shares[thread], shares[thread + 1]):
+        transpose_chunk(net, params, work.chunks[chunk], work.packed, thread)
+    if not meet(sync, n_threads):
+        return False
+    for batch in range(first - first % batch_size, last, batch_size):
+        batch_end = min(batch + batch_size, end)
+        if batch >= first:
+            batch_loss = 0.0
+            total_weight = np.float64(batch_end - batch)
+            if data.weights.size > 0:
+                total_weight = 0.0
+                for i in range(batch, batch_end):
+                    total_weight += data.weights[rows[i]]
+        if total_weight == 0.0:
+            continue  # no example counts: as if they were not there
+        c = coefficients(orders, t + 1)
+        clipping = orders.clip_norm < np.inf
+        for block in range(max(batch, first), min(batch_end, last), work.capacity):
+            B = min(work.capacity, batch_end - block)
+            fresh, complete = block == batch, block + B == batch_end
+            # Whether no one reads the gradient once its chunk is updated.
+            passing = fresh and complete and orders.code != GRADIENT and not clipping
+            # Phase 1: the examples of this thread, or of the parts that it takes.
+            shares_of_rows = n_parts if n_parts > 0 else n_threads
+            share = (B + shares_of_rows - 1) // shares_of_rows
+            share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+            for part in range(thread, shares_of_rows, n_threads):
+                i0, i1 = min(B, part * share), min(B, (part + 1) * share)
+                if i1 > i0:
+                    feedforward(
+                        net,
+                        params.theta,
+                        params.theta_t,
+                        data,
+                        rows,
+                        block,
+                        work,
+                        thread,
+                        i0,
+                        i1,
+                        t + 1,
+                    )
+                    output_error(net, data, rows, block, work, i0, i1)
+                    propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t + 1)
+                if n_parts > 0:
+                    for chunk in range(work.chunks.shape[0]):
+                        part_of = work.chunks[chunk]
+                        g = work.parts[part, part_of.start : part_of.stop]
+                        accumulate_gradient(
+                            net,
+                            g,
+                            data,
+                            rows,
+                            block,
+                            work,
+                            thread,
+                            part_of,
+                            i0,
+                            i1,
+                            fresh,
+                            chunk == 0,
+                        )
+            if not meet(sync, n_threads):
+                return False
+            if thread == 0:
+                batch_loss = add_in_order(batch_loss, work.row_loss, B)
+            # Phase 2: the chunks of this thread. A gradient that may have to be clipped is
+            # complete before any of it is used: then there are two stages.
+            scale = 1.0 / total_weight
+            for stage in range(2 if clipping and complete else 1):
+                if stage == 1:
+                    if not meet(sync, n_threads):
+                        return False
+                    norm = np.sqrt(add_in_order(0.0, work.norms, work.norms.size)) * scale
+                    if norm > orders.clip_norm:
+                        scale *= orders.clip_norm / norm
+                for chunk in range(shares[thread], shares[thread + 1]):
+                    part_of = work.chunks[chunk]
+                    g = gradient_of(params.gradient, work.packed, part_of, thread, passing)
+                    if stage == 0 and n_parts == 0:
+                        restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
+                        accumulate_gradient(
+                            net, g, data, rows, block, work, thread, part_of, i0, i1, fresh, restart
+                        )
+                    elif stage == 0 and complete:
+                        add_parts(g, work.parts, part_of.start)
+                    if complete and clipping and stage == 0:
+                        work.norms[chunk] = norm_of_chunk(params, g, orders.alpha, part_of)
+                    elif complete:
+                        work.squares[chunk] = update_chunk(
+                            net, params, g, work.packed, orders, c, thread, part_of, scale
+                        )
+            if thread == 0 and n_threads > 1 and nanoseconds() > deadline:
+                sync[TIME_OVER] = 1
+            if not meet(sync, n_threads):
+                return False
+            if n_threads > 1 and sync[TIME_OVER] != 0:
+                last = block + B
+                break
+        if batch_end > last:
+            break  # the rest is for the next slice
+        t += 1
+        if thread == 0:
+            squares = add_in_order(0.0, work.squares, work.squares.size)
+            penalty = 0.5 * orders.alpha * squares
+            loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
+        if batch_end == last:
+            break  # perhaps before its time
+    if not meet(sync, n_threads):  # the last mini-batches may have been skipped, without a barrier
+        return False
+    if thread == 0:
+        orders.loss, orders.batch_loss, orders.batch_weight = loss, batch_loss, total_weight
+        orders.updates, orders.last = t, last
+    return True
 
 
 def _train(net, params, data, rows, orders, work, sync, thread):
@@ -75,186 +173,23 @@ def _train(net, params, data, rows, orders, work, sync, thread):
     sync : see barrier
     thread : int
     """
-    net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
-    rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
     mode = flush_denormals()
-    slices = 0
-    deadline = np.int64(0)
-    while True:
+    going_on, slices, deadline = True, 0, np.int64(0)
+    while going_on:
         if thread > 0:
             slices += 1
-            if not wait_for_slice(sync, slices):
-                return
-        elif orders.integers[THREADS] > 1:
-            deadline = nanoseconds() + np.int64(1e9 * orders.numbers[SECONDS])
+            going_on = wait_for_slice(sync, slices)
+        elif orders[0].n_threads > 1:
+            deadline = nanoseconds() + np.int64(1e9 * orders[0].seconds)
             start_slice(sync)
-
-        n_threads = orders.integers[THREADS]
-        first, last = orders.integers[FIRST], orders.integers[LAST]
-        batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
-        arrivals = orders.integers[ARRIVED]
-        end, rule = orders.integers[END], rule_of(orders)
-        loss, batch_loss = orders.numbers[LOSS], orders.numbers[BATCH_LOSS]
-        total_weight = orders.numbers[BATCH_WEIGHT]
-        shares = work.shares[n_threads]
-        n_parts = work.parts.shape[0]
-        for chunk in range(shares[thread], shares[thread + 1]):
-            transpose_chunk(
-                net.units,
-                net.starts,
-                work.chunks,
-                chunk,
-                params.theta,
-                params.theta_t,
-                work.packed,
-                thread,
-            )
-        if n_threads > 1:
-            arrivals += n_threads
-            if not wait_for_all(sync, arrivals):
-                restore_denormals(mode)
-                return
-        for batch in range(first - first % batch_size, last, batch_size):
-            batch_end = min(batch + batch_size, end)
-            if batch >= first:
-                batch_loss = 0.0
-                total_weight = np.float64(batch_end - batch)
-                if data.weights.size > 0:
-                    total_weight = 0.0
-                    for i in range(batch, batch_end):
-                        total_weight += data.weights[rows[i]]
-            if total_weight == 0.0:
-                continue  # no example counts: as if they were not there
-            c = coefficients(rule, t + 1)
-            clipping = rule.clip_norm < np.inf
-            for block in range(max(batch, first), min(batch_end, last), work.capacity):
-                B = min(work.capacity, batch_end - block)
-                fresh, complete = block == batch, block + B == batch_end
-                # Whether no one reads the gradient once its chunk is updated.
-                passing = fresh and complete and rule.code != GRADIENT and not clipping
-                # Phase 1: the examples of this thread, or of the parts that it takes.
-                shares_of_rows = n_parts if n_parts > 0 else n_threads
-                share = (B + shares_of_rows - 1) // shares_of_rows
-                share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-                for part in range(thread, shares_of_rows, n_threads):
-                    i0, i1 = min(B, part * share), min(B, (part + 1) * share)
-                    if i1 > i0:
-                        feedforward(
-                            net,
-                            params.theta,
-                            params.theta_t,
-                            data,
-                            rows,
-                            block,
-                            work,
-                            thread,
-                            i0,
-                            i1,
-                            t + 1,
-                        )
-                        output_error(net, data, rows, block, work, i0, i1)
-                        propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t + 1)
-                    if n_parts > 0:
-                        for chunk in range(work.chunks.shape[0]):
-                            start, _, stop = bounds(work.chunks, chunk)
-                            g = work.parts[part, start:stop]
-                            accumulate_gradient(
-                                net,
-                                g,
-                                data,
-                                rows,
-                                block,
-                                work,
-                                thread,
-                                chunk,
-                                i0,
-                                i1,
-                                fresh,
-                                chunk == 0,
-                            )
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if not wait_for_all(sync, arrivals):
-                        restore_denormals(mode)
-                        return
-                if thread == 0:
-                    batch_loss = add_in_order(batch_loss, work.row_loss, B)
-                # Phase 2: the chunks of this thread. A gradient that may have to be clipped is
-                # complete before any of it is used: then there are two stages.
-                scale = 1.0 / total_weight
-                for stage in range(2 if clipping and complete else 1):
-                    if stage == 1:
-                        if n_threads > 1:
-                            arrivals += n_threads
-                            if not wait_for_all(sync, arrivals):
-                                restore_denormals(mode)
-                                return
-                        norm = np.sqrt(add_in_order(0.0, work.norms, work.norms.size)) * scale
-                        if norm > rule.clip_norm:
-                            scale *= rule.clip_norm / norm
-                    for chunk in range(shares[thread], shares[thread + 1]):
-                        start, _, stop = bounds(work.chunks, chunk)
-                        g = gradient_of(params.gradient, work.packed, start, stop, thread, passing)
-                        if stage == 0 and n_parts == 0:
-                            restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
-                            accumulate_gradient(
-                                net,
-                                g,
-                                data,
-                                rows,
-                                block,
-                                work,
-                                thread,
-                                chunk,
-                                i0,
-                                i1,
-                                fresh,
-                                restart,
-                            )
-                        elif stage == 0 and complete:
-                            add_parts(g, work.parts, start)
-                        if complete and clipping and stage == 0:
-                            work.norms[chunk] = norm_of_chunk(params, g, work, rule.alpha, chunk)
-                        elif complete:
-                            update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if thread == 0 and nanoseconds() > deadline:
-                        let_slice_end(sync, arrivals)
-                    if not wait_for_all(sync, arrivals):
-                        restore_denormals(mode)
-                        return
-                    if slice_ends(sync, arrivals):
-                        last = block + B
-                        break
-            if batch_end > last:
-                break  # the rest is for the next slice
-            t += 1
-            if thread == 0:
-                squares = add_in_order(0.0, work.squares, work.squares.size)
-                penalty = 0.5 * rule.alpha * squares
-                loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-            if batch_end == last:
-                break  # perhaps before its time
-        if n_threads > 1:  # the last mini-batches may have been skipped, without a barrier
-            arrivals += n_threads
-            if not wait_for_all(sync, arrivals):
-                restore_denormals(mode)
-                return
-        if thread == 0:
-            orders.numbers[LOSS], orders.numbers[BATCH_LOSS] = loss, batch_loss
-            orders.numbers[BATCH_WEIGHT] = total_weight
-            orders.integers[UPDATES], orders.integers[LAST] = t, last
-            orders.integers[ARRIVED] = arrivals
-            restore_denormals(mode)
-            return
+        if going_on:
+            going_on = train_slice(net, params, data, rows, orders[0], work, sync, thread, deadline)
+        going_on = going_on and thread > 0
+    restore_denormals(mode)
 
 
 def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
     """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
-    net, data, work = borrowed(net), borrowed(data), borrowed(work)
-    theta, theta_t = borrowed(theta), borrowed(theta_t)
-    rows, out = borrowed(rows), borrowed(out)
     n = rows.size
     block = work.capacity // n_threads
     width = net.units[net.units.size - 1]
@@ -292,7 +227,7 @@ def _sample_train(dtype):
         Params(vector, vector, vector, np.zeros((1, 2), dtype)),
         empty_data(dtype),
         np.zeros(1, np.int64),
-        new_orders(1),
+        np.zeros(1, ORDERS),
         work_for([1, 1], dtype, 1, 1, sparse=False),
         new_sync(),
         0,
