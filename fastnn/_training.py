@@ -17,8 +17,6 @@ from ._callbacks import prints, progress_bar
 from ._schedules import rate
 from ._threads import Helpers, Pace, choose_n_threads
 from .kernels.activations import ACTIVATIONS, N_CONSTANTS
-from .kernels.barrier import new_sync
-from .kernels.jit import readonly
 from .kernels.layout import (
     BLOCK_ROWS,
     ORDERS,
@@ -30,6 +28,7 @@ from .kernels.layout import (
     Params,
     empty_data,
     n_parts,
+    readonly,
     starts_of,
     transposed,
     work_for,
@@ -37,6 +36,7 @@ from .kernels.layout import (
 )
 from .kernels.losses import LOSSES, loss_constants
 from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, n_slots
+from .kernels.team import new_sync
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 

@@ -10,8 +10,8 @@ from sklearn.utils.validation import indexable
 
 from ._inputs import checked_data, checked_weight
 from ._training import make_data, predict
-from .kernels.evaluate import losses
 from .kernels.losses import CROSS_ENTROPY
+from .kernels.train import losses
 
 
 def validation_loss(net, outputs, target, weight=None):

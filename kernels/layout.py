@@ -27,8 +27,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import readonly
-from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES, few_outputs
+from .machine import VECTOR_BYTES
+from .matmul import PACKED_BYTES, few_outputs
+from .tiles import TILE_ROWS
 
 
 class Net(NamedTuple):
@@ -188,8 +189,8 @@ def transposed(theta, net):
 BLOCK_ROWS = 1024
 
 # Small networks form the gradient of each part of a mini-batch on its own and add these up: less
-# moves between cores than when all threads read all examples. The number depends on the network
-# alone, and so do the results.
+# moves between cores than when all threads read all examples. The number of parts depends on the
+# network and the size of its mini-batches, never on the threads, and so do the results.
 PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
 
 
@@ -282,6 +283,13 @@ def _rows_per_chunk(n_in, n_out):
     """Rows of [b; W] in a chunk: whole tiles, worth a call, and enough chunks to share out."""
     rows = max(-(-2048 // n_out), min(64, -(-n_in // 8)))
     return int(-(-rows // TILE_ROWS) * TILE_ROWS)
+
+
+def readonly(array):
+    """A view of ``array`` that cannot be written: the one type under which inputs are compiled."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @functools.cache

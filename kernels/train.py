@@ -1,18 +1,18 @@
-"""The two entry points that Python calls, compiled once per dtype.
+"""The three entry points that Python calls, compiled once per dtype: train, predict, losses.
 
-Both are run by every thread with its own ``thread`` number, 0 in the thread that called ``fit`` or
-``predict``. Training returns after a slice of an epoch, so that Python stays alive in between.
+``train`` and ``predict`` are run by every thread with its own ``thread`` number, 0 in the thread
+that called ``fit`` or ``predict``. Training returns after a slice of an epoch, so that Python stays
+alive in between. ``losses`` is for outputs that are there already: validation.
 """
 
 import numpy as np
 
 from .activations import N_CONSTANTS
-from .barrier import TIME_OVER, meet, nanoseconds, new_sync, start_slice, wait_for_slice
-from .denormals import flush_denormals, restore_denormals
-from .jit import Entry, exact, readonly, section
-from .layout import ORDERS, Net, Params, empty_data, work_for
-from .losses import QUANTILES
-from .matmul import TILE_ROWS
+from .cache import Entry
+from .jit import exact, section
+from .layout import ORDERS, Net, Params, empty_data, readonly, work_for
+from .losses import QUANTILES, row_losses, smooth
+from .machine import flush_denormals, nanoseconds, restore_denormals
 from .network import (
     accumulate_gradient,
     add_parts,
@@ -25,6 +25,8 @@ from .network import (
     update_chunk,
 )
 from .rules import GRADIENT, coefficients
+from .team import TIME_OVER, meet, new_sync, start_slice, wait_for_slice
+from .tiles import TILE_ROWS
 
 
 @exact
@@ -204,6 +206,13 @@ def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
                 out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
 
 
+def _losses(net, row_loss, terms, a, y):
+    """Loss of each example, ``row_loss``; the other arguments as in ``losses.row_losses``."""
+    smooth(net.loss, net.loss_constants, y)
+    width = net.units[net.units.size - 1]
+    row_losses(net.loss, net.loss_constants, row_loss, terms, a, y, width)
+
+
 def _sample_net():
     integers, reals = np.array([0]), np.array([0.0])
     return Net(
@@ -248,5 +257,11 @@ def _sample_predict(dtype):
     )
 
 
+def _sample_losses(dtype):
+    vector = np.zeros(1, dtype)
+    return _sample_net(), vector, vector, vector, vector
+
+
 train = Entry(_train, _sample_train)
 predict = Entry(_predict, _sample_predict)
+losses = Entry(_losses, _sample_losses)

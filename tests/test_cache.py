@@ -49,7 +49,7 @@ def fit(dtype):
 TINY = """
 from typing import NamedTuple
 import numpy as np
-from fastnn.kernels.jit import Entry
+from fastnn.kernels.cache import Entry
 
 class Pair(NamedTuple):
     values: np.ndarray
@@ -175,7 +175,7 @@ def tiny_cold_start(tmp_path_factory):
     kernels.mkdir(parents=True)
     (site / "fastnn" / "__init__.py").write_text("")
     (kernels / "tiny.py").write_text(TINY)
-    for name in ("__init__.py", "jit.py"):
+    for name in ("__init__.py", "jit.py", "machine.py", "cache.py"):
         shutil.copy(KERNELS / name, kernels / name)
     return site, run(site, *[WEIGH] * 8)
 
@@ -234,7 +234,7 @@ def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
     for edit in ("", "# An edit.\n"):
         (folder / name).write_text((folder / name).read_text() + edit)
-        spec = importlib.util.spec_from_file_location("jit_copy", folder / "jit.py")
+        spec = importlib.util.spec_from_file_location("fastnn.kernels.copy", folder / "cache.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         digests.append(module.DIGEST)
@@ -245,7 +245,7 @@ def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
     """Numba only looks at the file of the cached function: train.py, not activations.py."""
     body = """
 from fastnn.kernels.train import predict, train
-result["cached"] = [train.is_cached("float32"), predict.is_cached("float32")]
+result["cached"] = [train.prepare("float32"), predict.prepare("float32")]
 model = fastnn.MLPRegressor(hidden_layer_sizes=1, max_iter=1)
 one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
 model.fit(one, zero)
@@ -282,6 +282,30 @@ def test_an_unwritable_numba_cache_dir_falls_back_to_the_package_folder(tiny):
     assert weighed(result)
     assert cached(result)
     assert result["warnings"] == []
+
+
+def test_a_kernel_that_does_not_compile_is_no_failure_of_the_cache(tiny):
+    """The error of the compiler was once reported as one of the disk cache, and compiled twice."""
+    rename(tiny / "fastnn" / "kernels" / "tiny.py", "return total", "return total.nothing")
+    body = """
+from numba.core.errors import TypingError
+from fastnn.kernels.tiny import entry
+try:
+    entry["float32"]
+except TypingError as error:
+    result["error"] = "nothing" in str(error)
+"""
+    assert run(tiny, body) == {"error": True, "warnings": []}
+
+
+def test_preparing_a_kernel_says_whether_it_was_there(tiny):
+    body = """
+from fastnn.kernels.tiny import entry
+result["there"] = [entry.prepare(dtype) for dtype in ("float32", "float32", "float64")]
+"""
+    shutil.rmtree(tiny / "fastnn" / "kernels" / "__pycache__")
+    assert run(tiny, body)["there"] == [False, True, False]
+    assert run(tiny, body)["there"] == [True, True, True]
 
 
 DAMAGES = {
@@ -386,7 +410,7 @@ def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, ex
     folder = str(tmp_path / "cache")
     body = (
         "from fastnn.kernels.train import train\n"
-        + "result['cached'] = train.is_cached('float32')\n"
+        + "result['cached'] = train.prepare('float32')\n"
         + FIT
         + "result['weights'] = fit('float32')\n"
     )

@@ -48,7 +48,7 @@ import numpy as np
 from numba import njit
 from fastnn._training import make_data
 from fastnn.kernels.layout import work_for
-from fastnn.kernels.network import gather
+from fastnn.kernels.inputs import gather
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
 work = work_for([2, 1], np.float64, 1, 1, sparse=False)
 arguments = data.X, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1

@@ -1,0 +1,86 @@
+"""The threads of one fit: where they wait for each other, and the only place where they talk.
+
+Every thread runs the same kernel on its part of the work (SPMD). ``sync`` is a shared int64 vector:
+
+==============  ==============================================================================
+``ARRIVALS``    arrivals at barriers since the threads began; a barrier waits for its number
+``STARTED``     slices of an epoch begun so far; helpers wait for the next
+``ABORT``       set by Python when a thread failed or is done: every wait ends, with False
+``TIME_OVER``   set by thread 0 before a barrier: behind it, all threads end the slice
+==============  ==============================================================================
+
+Waiting spins for a few microseconds, the usual length of a wait; then it gives the core away with
+every look; then it sleeps, ever longer. Cores may be oversubscribed or throttled by a quota:
+spinning on would keep the very thread that is waited for from running. Where other programs want
+the cores, a single barrier may take as long as one of them keeps a core: so a slice ends when its
+time is over, and Python decides anew on how many threads to go on.
+"""
+
+import numpy as np
+
+from .jit import leaf, shared
+from .machine import atomic_add, atomic_load, pause, sleep, yield_core
+
+ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
+SYNC_SIZE = 48
+
+_SPINS = 500
+_YIELDS = 1000
+_SLEEP_MICROSECONDS, _LONGEST_SLEEP = 50, 1000
+
+
+def new_sync():
+    """The vector that the threads of one team share."""
+    return np.zeros(SYNC_SIZE, np.int64)
+
+
+@leaf
+def _at(sync, index):
+    return np.intp(sync.ctypes.data) + np.intp(index * 8)
+
+
+@shared
+def _wait(sync, index, value):
+    """Wait until ``sync[index]`` is at least ``value``; False means: leave."""
+    looks = 0
+    microseconds = _SLEEP_MICROSECONDS
+    while atomic_load(_at(sync, index)) < value:
+        looks += 1
+        if looks < _SPINS:
+            pause()
+        else:
+            if atomic_load(_at(sync, ABORT)) != 0:
+                return False
+            if looks < _SPINS + _YIELDS:
+                yield_core()
+            else:
+                sleep(microseconds)
+                microseconds = min(2 * microseconds, _LONGEST_SLEEP)
+    return True
+
+
+@leaf
+def meet(sync, n_threads):
+    """Wait for the other threads of a team; False means: leave.
+
+    Each arrival draws the next ticket, from 0 on; a round is full once ``n_threads`` tickets are
+    drawn. All rounds of one ``sync`` have the same size: a slice runs on one thread, which does not
+    wait, or on all threads of the fit.
+    """
+    if n_threads == 1:
+        return True
+    ticket = atomic_add(_at(sync, ARRIVALS), 1)
+    return _wait(sync, ARRIVALS, (ticket // n_threads + 1) * n_threads)
+
+
+@leaf
+def start_slice(sync):
+    """Let the helpers go on: what they are to do is written."""
+    sync[TIME_OVER] = 0
+    atomic_add(_at(sync, STARTED), 1)
+
+
+@leaf
+def wait_for_slice(sync, number):
+    """Wait until slice ``number``, counted from 1, has begun; False means: leave."""
+    return _wait(sync, STARTED, number)
