@@ -16,10 +16,8 @@ from ._averaging import WeightAverage
 from ._callbacks import prints, progress_bar
 from ._schedules import rate
 from ._threads import Helpers, Pace, choose_n_threads
-from .kernels.activations import ACTIVATIONS, N_CONSTANTS
+from .kernels.activations import ACTIVATIONS
 from .kernels.layout import (
-    BLOCK_ROWS,
-    ORDERS,
     SAVE_ACTIVATIONS,
     SAVE_INPUTS,
     SAVE_NOTHING,
@@ -27,16 +25,14 @@ from .kernels.layout import (
     Net,
     Params,
     empty_data,
-    n_parts,
+    layers_of,
     readonly,
-    starts_of,
     transposed,
-    work_for,
-    work_to_predict,
 )
 from .kernels.losses import LOSSES, loss_constants
+from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for, work_to_predict
 from .kernels.rules import GRADIENT, NESTEROV, SGD, SOLVERS, Rule, n_slots
-from .kernels.team import new_sync
+from .kernels.team import new_sync, new_team
 from .kernels.train import predict as predict_kernel
 from .kernels.train import train as train_kernel
 
@@ -62,33 +58,28 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
         Of dropout.
     **loss_settings : see kernels.losses.loss_constants
     """
-    units = np.asarray(units, np.int64)
-    n_hidden = len(units) - 2
+    layers = layers_of(units)
+    n_hidden = len(layers) - 1
     hidden = list(activation) if isinstance(activation, list) else [activation] * n_hidden
     rates = [*np.resize(dropout, n_hidden), 0.0]
     of_loss = LOSSES[loss]
     out_activation = out_activation or of_loss.activation
-    codes, constants, saves = [], np.zeros((n_hidden + 1, N_CONSTANTS)), []
-    for k, function in enumerate([*hidden, out_activation]):
+    for layer, function, dropped in zip(layers, [*hidden, out_activation], rates, strict=True):
         name, parameter = function if isinstance(function, tuple) else (function, None)
         entry = ACTIVATIONS[name]
         values = entry.constants if parameter is None else entry.with_k(float(parameter))
-        codes.append(entry.code)
-        constants[k, : len(values)] = values
+        layer["activation"], layer["dropout"] = entry.code, dropped
+        layer["constants"][: len(values)] = values
         if entry.slope_from_input:
-            saves.append(SAVE_INPUTS)
+            layer["saves"] = SAVE_INPUTS
         else:  # zeros of ReLU say enough
-            saves.append(SAVE_ACTIVATIONS if rates[k] > 0 and name != "relu" else SAVE_NOTHING)
+            saving = dropped > 0 and name != "relu"
+            layer["saves"] = SAVE_ACTIVATIONS if saving else SAVE_NOTHING
     return Net(
-        units=units,
-        starts=starts_of(units),
-        activations=np.array(codes, np.int64),
-        constants=constants,
-        saves=np.array(saves, np.int64),
-        dropout=np.array(rates, np.float64),
+        layers=layers,
         seed=seed,
         loss=of_loss.code,
-        loss_constants=loss_constants(loss, int(units[-1]), **loss_settings),
+        loss_constants=loss_constants(loss, int(layers["n_out"][-1]), **loss_settings),
         canonical=int(of_loss.canonical and out_activation == of_loss.activation),
     )
 
@@ -215,24 +206,24 @@ class Trainer:
         self._theta, self._batch_size = theta, int(batch_size)
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
-        self._orders, self._sync = np.zeros(1, ORDERS), new_sync()
-        self._orders["batch_size"] = batch_size
+        team = new_team(batch_size)
+        self._orders, self._sync = team
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
             Params(theta, np.zeros_like(theta), self._gradient, state),
             data,
             self._rows,
-            self._orders,
+            plan_for(net.units, batch_size, most_threads),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
                 sparse=data.row_starts.size > 0,
-                saving=bool(net.saves.any()),
+                saving=bool(net.layers["saves"].any()),
             ),
-            self._sync,
+            team,
         )
         self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
 
@@ -258,7 +249,7 @@ class Trainer:
         for name, value in rule._asdict().items():
             orders[name] = value
         orders["loss"], orders["end"] = 0.0, n
-        block = min(self._batch_size, BLOCK_ROWS)
+        block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
             n_threads, examples = self._pace.next_slice()
@@ -559,16 +550,16 @@ def predict(net, theta, data, rows, n_threads=None):
     Goes through in blocks: scratch memory does not grow with the number of rows.
     """
     n = len(rows)
-    out = np.empty((n, net.units[-1]), theta.dtype)
+    units = net.units.tolist()
+    out = np.empty((n, units[-1]), theta.dtype)
     # Prediction has no barriers: a thread pays once it has some blocks to do.
-    per_example = operations_per_example(net.units.tolist())
+    per_example = operations_per_example(units)
     if n <= PREDICT_ROWS:
         n_threads = 1
     n_threads = choose_n_threads(n_threads, per_example * n / 8)
     capacity = n_threads * min(PREDICT_ROWS, max(1, n))
-    work = work_to_predict(
-        net.units.tolist(), theta.dtype, capacity, n_threads, data.row_starts.size > 0
-    )
+    sparse = data.row_starts.size > 0
+    work = work_to_predict(units, theta.dtype, capacity, n_threads, sparse)
     kernel = predict_kernel[theta.dtype]
     theta_t, rows = transposed(theta, net), readonly(rows)
     step = max(capacity, int(n_threads * PREDICT_OPERATIONS / per_example))

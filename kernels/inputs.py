@@ -1,7 +1,7 @@
 """The first layer, whose inputs are what users give: dense rows or CSR.
 
-Dense examples are copied into the block, as all layers' rows lie there; CSR rows are read where
-they are, forward and for the gradient.
+Dense examples are copied to the input units of the scratch. CSR rows are read where they are,
+forward and for the gradient.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def prefetch_row(row):
 
 @leaf
 def gather(X, rows, first, a, width, capacity, i0, i1):
-    """Copy examples rows[first + i0 .. first + i1] into the input layer of the block (dense X)."""
+    """Copy examples rows[first + i0 .. first + i1] to the input units (dense X)."""
     for i in range(i0, i1):
         inputs = a[i * width + 1 : (i + 1) * width]
         x = X[rows[first + i]]
@@ -31,14 +31,18 @@ def gather(X, rows, first, a, width, capacity, i0, i1):
             prefetch_row(X[rows[following]])
 
 
+@leaf
+def is_sparse(data):
+    return data.row_starts.size > 0
+
+
 @shared
-def sparse_affine(net, theta, data, rows, first, work, i0, i1):
+def sparse_affine(net, theta, data, work, part):
     """z <- b + x W of the first layer for CSR rows."""
-    n_out = net.units[1]
-    width = work.widths[1]
-    for i in range(i0, i1):
-        row = rows[first + i]
-        start = work.a_starts[1] + (i + 1) * width - n_out
+    n_out, place = net.layers[0].n_out, work.places[1]
+    for i in range(part.i0, part.i1):
+        row = part.rows[part.first + i]
+        start = place.a + (i + 1) * place.width - n_out
         z = work.a[start : start + n_out]
         for j in range(n_out):
             z[j] = theta[j]
@@ -51,21 +55,22 @@ def sparse_affine(net, theta, data, rows, first, work, i0, i1):
 
 
 @shared
-def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, i1, restart):
-    """Add to the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
+def sparse_gradient(net, g, data, work, part, chunk, restart):
+    """g <- g + x^T delta for a chunk of the first layer, example by example.
 
-    ``restart``: find r0 in each CSR row; otherwise it is where the thread's last chunk ended.
+    Chunks of one thread follow each other: so do the columns of a CSR row that fall into them, and
+    ``work.cursors`` keeps how far each row has been read. ``restart``: search for it.
     """
-    n_out = net.units[1]
-    width = work.widths[1]
-    f0, f1 = max(0, r0 - 1), r1 - 1  # the features of these rows
-    for i in range(i0, i1):
-        start = work.d_starts[1] + (i + 1) * width - n_out
+    n_out, place = net.layers[0].n_out, work.places[1]
+    first_row = chunk.first_row
+    f0, f1 = max(0, first_row - 1), chunk.last_row - 1  # its features; row 0 is the biases'
+    for i in range(part.i0, part.i1):
+        start = place.d + (i + 1) * place.width - n_out
         d = work.d[start : start + n_out]
-        if r0 == 0:
+        if first_row == 0:
             for j in range(n_out):
-                gradient[j] += d[j]
-        row = rows[first + i]
+                g[j] += d[j]
+        row = part.rows[part.first + i]
         stop = data.row_starts[row + 1]
         if restart:
             low, high = data.row_starts[row], stop
@@ -76,12 +81,12 @@ def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, 
                 else:
                     high = middle
         else:
-            low = work.cursors[thread, i]
+            low = work.cursors[part.thread, i]
         while low < stop and data.columns[low] < f1:
             x = data.values[low]
-            start = (np.int64(data.columns[low]) + 1 - r0) * n_out
-            g = gradient[start : start + n_out]
+            start = (np.int64(data.columns[low]) + 1 - first_row) * n_out
+            g_row = g[start : start + n_out]
             for j in range(n_out):
-                g[j] += x * d[j]
+                g_row[j] += x * d[j]
             low += 1
-        work.cursors[thread, i] = low
+        work.cursors[part.thread, i] = low

@@ -1,6 +1,7 @@
-"""The threads of one fit: where they wait for each other, and the only place where they talk.
+"""The threads of one fit: what they are told, and where they wait for each other.
 
-Every thread runs the same kernel on its part of the work (SPMD). ``sync`` is a shared int64 vector:
+Every thread runs the same kernel on its part of the work (SPMD), slice by slice of an epoch: what a
+slice is to do stands in ``orders``. Threads talk in one place only, the int64 vector ``sync``:
 
 ==============  ==============================================================================
 ``ARRIVALS``    arrivals at barriers since the threads began; a barrier waits for its number
@@ -16,10 +17,13 @@ the cores, a single barrier may take as long as one of them keeps a core: so a s
 time is over, and Python decides anew on how many threads to go on.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .jit import leaf, shared
-from .machine import atomic_add, atomic_load, pause, sleep, yield_core
+from .machine import atomic_add, atomic_load, nanoseconds, pause, sleep, yield_core
+from .rules import Rule
 
 ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
 SYNC_SIZE = 48
@@ -29,8 +33,42 @@ _YIELDS = 1000
 _SLEEP_MICROSECONDS, _LONGEST_SLEEP = 50, 1000
 
 
+# A slice of an epoch: what it is to do, and what came of it. Mini-batches begin at multiples of
+# batch_size; a slice begins and ends with one, or with a micro-batch in one.
+ORDERS = np.dtype(
+    [
+        ("first", np.int64),  # examples rows[first:last] of the epoch's rows[:end]; afterwards,
+        ("last", np.int64),  # last is where the slice ended
+        ("end", np.int64),
+        ("batch_size", np.int64),
+        ("n_threads", np.int64),
+        ("seconds", np.float64),  # on several threads, the slice ends after about so long,
+        ("deadline", np.int64),  # at this time of the clock
+        ("updates", np.int64),  # both ways: number so far
+        ("loss", np.float64),  # both ways: sum over examples
+        ("batch_loss", np.float64),  # both ways: of the mini-batch that is not complete,
+        ("batch_weight", np.float64),  # and the weight of all its examples
+        *Rule.__annotations__.items(),
+    ]
+)
+
+
+class Team(NamedTuple):
+    """What the threads of one fit share with Python."""
+
+    orders: np.ndarray  # (1,) ORDERS
+    sync: np.ndarray  # (SYNC_SIZE,) int64
+
+
+def new_team(batch_size):
+    """A ``Team`` for mini-batches of so many examples, before its first slice."""
+    team = Team(np.zeros(1, ORDERS), new_sync())
+    team.orders["batch_size"] = batch_size
+    return team
+
+
 def new_sync():
-    """The vector that the threads of one team share."""
+    """A vector for threads to meet by."""
     return np.zeros(SYNC_SIZE, np.int64)
 
 
@@ -74,10 +112,19 @@ def meet(sync, n_threads):
 
 
 @leaf
-def start_slice(sync):
-    """Let the helpers go on: what they are to do is written."""
-    sync[TIME_OVER] = 0
-    atomic_add(_at(sync, STARTED), 1)
+def start_slice(team):
+    """Let the helpers go on, by thread 0: what they are to do is written."""
+    orders = team.orders[0]
+    orders.deadline = nanoseconds() + np.int64(1e9 * orders.seconds)
+    team.sync[TIME_OVER] = 0
+    atomic_add(_at(team.sync, STARTED), 1)
+
+
+@leaf
+def end_slice_in_time(team):
+    """Before a barrier, by thread 0: if time is over, let all threads end the slice behind it."""
+    if nanoseconds() > team.orders[0].deadline:
+        team.sync[TIME_OVER] = 1
 
 
 @leaf

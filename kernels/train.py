@@ -5,249 +5,261 @@ that called ``fit`` or ``predict``. Training returns after a slice of an epoch, 
 alive in between. ``losses`` is for outputs that are there already: validation.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from .activations import N_CONSTANTS
 from .cache import Entry
 from .jit import exact, section
-from .layout import ORDERS, Net, Params, empty_data, readonly, work_for
+from .layout import LAYER, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
-from .machine import flush_denormals, nanoseconds, restore_denormals
+from .machine import flush_denormals, restore_denormals
+from .matmul import scratch_of
 from .network import (
     accumulate_gradient,
     add_parts,
     feedforward,
-    gradient_of,
     norm_of_chunk,
     output_error,
     propagate_delta,
     transpose_chunk,
     update_chunk,
 )
-from .rules import GRADIENT, coefficients
-from .team import TIME_OVER, meet, new_sync, start_slice, wait_for_slice
-from .tiles import TILE_ROWS
+from .plan import CHUNKS, ROWS, examples_of, plan_for, program_of, work_for
+from .rules import coefficients
+from .team import TIME_OVER, end_slice_in_time, meet, new_team, start_slice, wait_for_slice
+
+
+class MicroBatch(NamedTuple):
+    """Examples rows[first : first + size], which go through at once; see ``plan.MICRO_BATCH``."""
+
+    rows: np.ndarray  # (n,) int64: the examples in the order of the epoch
+    first: int
+    size: int
+    begins: bool  # whether it is the first of its mini-batch, and whether the last
+    ends: bool
+    t: int  # number of the update, from 1 on
+    scale: float  # 1 / the weight of all examples of the mini-batch
 
 
 @exact
 def add_in_order(total, terms, n):
-    """total + terms[0] + ... + terms[n - 1], one after the other, however blocks divide them."""
+    """total + terms[0] + ... + terms[n - 1], one after the other, however threads divide them.
+
+    A sum over examples or chunks is float64 for float32 too.
+    """
     for i in range(n):
         total += np.float64(terms[i])
     return total
 
 
 @section
-def train_slice(net, params, data, rows, orders, work, sync, thread, deadline):
-    """One slice; False if the threads are to leave."""
-    n_threads, batch_size, t = orders.n_threads, orders.batch_size, orders.updates
-    first, last, end = orders.first, orders.last, orders.end
-    loss, batch_loss, total_weight = orders.loss, orders.batch_loss, orders.batch_weight
-    shares = work.shares[n_threads]
-    n_parts = work.parts.shape[0]
-    for chunk in range(shares[thread], shares[thread + 1]):
-        transpose_chunk(net, params, work.chunks[chunk], work.packed, thread)
-    if not meet(sync, n_threads):
-        return False
-    for batch in range(first - first % batch_size, last, batch_size):
-        batch_end = min(batch + batch_size, end)
-        if batch >= first:
-            batch_loss = 0.0
-            total_weight = np.float64(batch_end - batch)
-            if data.weights.size > 0:
-                total_weight = 0.0
-                for i in range(batch, batch_end):
-                    total_weight += data.weights[rows[i]]
-        if total_weight == 0.0:
-            continue  # no example counts: as if they were not there
-        c = coefficients(orders, t + 1)
-        clipping = orders.clip_norm < np.inf
-        for block in range(max(batch, first), min(batch_end, last), work.capacity):
-            B = min(work.capacity, batch_end - block)
-            fresh, complete = block == batch, block + B == batch_end
-            # Whether no one reads the gradient once its chunk is updated.
-            passing = fresh and complete and orders.code != GRADIENT and not clipping
-            # Phase 1: the examples of this thread, or of the parts that it takes.
-            shares_of_rows = n_parts if n_parts > 0 else n_threads
-            share = (B + shares_of_rows - 1) // shares_of_rows
-            share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-            for part in range(thread, shares_of_rows, n_threads):
-                i0, i1 = min(B, part * share), min(B, (part + 1) * share)
-                if i1 > i0:
-                    feedforward(
-                        net,
-                        params.theta,
-                        params.theta_t,
-                        data,
-                        rows,
-                        block,
-                        work,
-                        thread,
-                        i0,
-                        i1,
-                        t + 1,
-                    )
-                    output_error(net, data, rows, block, work, i0, i1)
-                    propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t + 1)
-                if n_parts > 0:
-                    for chunk in range(work.chunks.shape[0]):
-                        part_of = work.chunks[chunk]
-                        g = work.parts[part, part_of.start : part_of.stop]
-                        accumulate_gradient(
-                            net,
-                            g,
-                            data,
-                            rows,
-                            block,
-                            work,
-                            thread,
-                            part_of,
-                            i0,
-                            i1,
-                            fresh,
-                            chunk == 0,
-                        )
-            if not meet(sync, n_threads):
-                return False
-            if thread == 0:
-                batch_loss = add_in_order(batch_loss, work.row_loss, B)
-            # Phase 2: the chunks of this thread. A gradient that may have to be clipped is
-            # complete before any of it is used: then there are two stages.
-            scale = 1.0 / total_weight
-            for stage in range(2 if clipping and complete else 1):
-                if stage == 1:
-                    if not meet(sync, n_threads):
-                        return False
-                    norm = np.sqrt(add_in_order(0.0, work.norms, work.norms.size)) * scale
-                    if norm > orders.clip_norm:
-                        scale *= orders.clip_norm / norm
-                for chunk in range(shares[thread], shares[thread + 1]):
-                    part_of = work.chunks[chunk]
-                    g = gradient_of(params.gradient, work.packed, part_of, thread, passing)
-                    if stage == 0 and n_parts == 0:
-                        restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
-                        accumulate_gradient(
-                            net, g, data, rows, block, work, thread, part_of, i0, i1, fresh, restart
-                        )
-                    elif stage == 0 and complete:
-                        add_parts(g, work.parts, part_of.start)
-                    if complete and clipping and stage == 0:
-                        work.norms[chunk] = norm_of_chunk(params, g, orders.alpha, part_of)
-                    elif complete:
-                        work.squares[chunk] = update_chunk(
-                            net, params, g, work.packed, orders, c, thread, part_of, scale
-                        )
-            if thread == 0 and n_threads > 1 and nanoseconds() > deadline:
-                sync[TIME_OVER] = 1
-            if not meet(sync, n_threads):
-                return False
-            if n_threads > 1 and sync[TIME_OVER] != 0:
-                last = block + B
-                break
-        if batch_end > last:
-            break  # the rest is for the next slice
-        t += 1
-        if thread == 0:
-            squares = add_in_order(0.0, work.squares, work.squares.size)
-            penalty = 0.5 * orders.alpha * squares
-            loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-        if batch_end == last:
-            break  # perhaps before its time
-    if not meet(sync, n_threads):  # the last mini-batches may have been skipped, without a barrier
-        return False
-    if thread == 0:
-        orders.loss, orders.batch_loss, orders.batch_weight = loss, batch_loss, total_weight
-        orders.updates, orders.last = t, last
+def weight_of(data, rows, first, last):
+    """Sum of the weights of examples rows[first:last]; their number, where there are no weights."""
+    if data.weights.size == 0:
+        return np.float64(last - first)
+    total = 0.0
+    for i in range(first, last):
+        total += data.weights[rows[i]]
+    return total
+
+
+@section
+def clipped(scale, norms, most):
+    """``scale``, or less: so that the gradient times it has no greater norm than ``most``."""
+    norm = np.sqrt(add_in_order(0.0, norms, norms.size)) * scale
+    if norm > most:
+        scale *= most / norm
+    return scale
+
+
+@section
+def room_for_gradient(params, work, stage, task, chunk, batch, thread):
+    """Where the gradient of a chunk is formed."""
+    start, stop = chunk.start, chunk.stop
+    if stage.tasks == ROWS:
+        return work.parts[task.part, start:stop]
+    if stage.temporary and batch.begins and batch.ends:
+        # Scratch of the thread, the same for all of its chunks, which stays in the L1 cache.
+        return work.packed[thread, work.packed.shape[1] - (stop - start) :]
+    return params.gradient[start:stop]
+
+
+@section
+def train_micro_batch(net, params, data, plan, work, team, batch, thread):
+    """All stages of the program for one micro-batch; False if the threads are to leave."""
+    orders = team.orders[0]
+    n_threads, program = orders.n_threads, program_of(orders)
+    crew = 0 if n_threads == 1 else 1
+    scratch, scale = scratch_of(work.packed, thread), batch.scale
+    c = coefficients(orders, batch.t)
+    for number in range(plan.stages.shape[1]):
+        stage = plan.stages[program, number]
+        if stage.clip and batch.ends:
+            scale = clipped(scale, work.norms, orders.clip_norm)
+        mine = plan.bounds[crew, stage.tasks]
+        for task_number in range(mine[thread], mine[thread + 1]):
+            task = plan.tasks[task_number]
+            i0, i1 = examples_of(task, batch.size)
+            part = Part(batch.rows, batch.first, i0, i1, batch.t, thread)
+            if stage.forward and i1 > i0:
+                feedforward(net, params.theta, params.theta_t, data, work, part)
+                output_error(net, data, work, part)
+                propagate_delta(net, params.theta_t, work, part)
+            for k in range(task.first_chunk, task.last_chunk):
+                chunk = plan.chunks[k]
+                g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
+                if stage.gradient:
+                    restart = k == task.first_chunk
+                    accumulate_gradient(net, data, work, part, chunk, g, batch.begins, restart)
+                if batch.ends:
+                    if stage.add_parts:
+                        add_parts(g, work.parts, chunk.start)
+                    if stage.norm:
+                        work.norms[k] = norm_of_chunk(params, chunk, g, orders.alpha)
+                    if stage.update:
+                        squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
+                        work.squares[k] = squares
+        if stage.last and thread == 0 and n_threads > 1:
+            end_slice_in_time(team)
+        if not meet(team.sync, n_threads):
+            return False
+        if stage.tasks == ROWS and thread == 0:
+            orders.batch_loss = add_in_order(orders.batch_loss, work.row_loss, batch.size)
+        if stage.last:
+            break
     return True
 
 
-def _train(net, params, data, rows, orders, work, sync, thread):
-    """Mini-batch gradient descent over a slice of an epoch.
+@section
+def train_slice(net, params, data, rows, plan, work, team, thread):
+    """A slice of an epoch, mini-batch by mini-batch; False if the threads are to leave."""
+    orders = team.orders[0]
+    first, last, batch_size = orders.first, orders.last, orders.batch_size
+    n_threads, t, total_weight = orders.n_threads, orders.updates, orders.batch_weight
+    mine = plan.bounds[0 if n_threads == 1 else 1, CHUNKS]
+    for number in range(mine[thread], mine[thread + 1]):
+        task = plan.tasks[number]
+        for k in range(task.first_chunk, task.last_chunk):
+            transpose_chunk(net, params, plan.chunks[k], scratch_of(work.packed, thread))
+    if not meet(team.sync, n_threads):
+        return False
+    for start in range(first - first % batch_size, last, batch_size):
+        stop = min(start + batch_size, orders.end)
+        if start >= first:  # otherwise the slice goes on within a mini-batch
+            total_weight = weight_of(data, rows, start, stop)
+            if thread == 0:
+                orders.batch_loss = 0.0
+        if total_weight == 0.0:
+            continue  # no example counts: as if they were not there
+        for i in range(max(start, first), min(stop, last), work.capacity):
+            size = min(work.capacity, stop - i)
+            begins, ends = i == start, i + size == stop
+            batch = MicroBatch(rows, i, size, begins, ends, t + 1, 1.0 / total_weight)
+            if not train_micro_batch(net, params, data, plan, work, team, batch, thread):
+                return False
+            if n_threads > 1 and team.sync[TIME_OVER] != 0:
+                last = i + size
+                break
+        if stop > last:
+            break  # the rest of the mini-batch is for the next slice
+        t += 1
+        if thread == 0:
+            squares = add_in_order(0.0, work.squares, work.squares.size)
+            loss = orders.batch_loss + 0.5 * orders.alpha * squares
+            orders.loss += loss / total_weight * (stop - start)
+        if stop == last:
+            break  # perhaps before its time
+    # The last mini-batches may have been skipped, without a barrier.
+    if not meet(team.sync, n_threads):
+        return False
+    if thread == 0:
+        orders.batch_weight, orders.updates, orders.last = total_weight, t, last
+    return True
 
-    Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
-    and take part in every slice that is not for thread 0 alone. They read neither orders nor rows
-    after the last barrier of a slice, so that thread 0 may write new ones.
+
+def _train(net, params, data, rows, plan, work, team, thread):
+    """Mini-batch gradient descent over a slice of an epoch; by helpers, over one after the other.
 
     Parameters
     ----------
-    net, params, data, orders, work : see layout
-    rows : (n,) int64, the examples in the order of this epoch
-    sync : see barrier
+    net, params, data : see layout
+    rows : (n_rows,) int64
+        The training examples in the order of this epoch.
+    plan, work : see plan
+    team : see team
     thread : int
     """
     mode = flush_denormals()
-    going_on, slices, deadline = True, 0, np.int64(0)
+    going_on, slices = True, 0
     while going_on:
         if thread > 0:
             slices += 1
-            going_on = wait_for_slice(sync, slices)
-        elif orders[0].n_threads > 1:
-            deadline = nanoseconds() + np.int64(1e9 * orders[0].seconds)
-            start_slice(sync)
+            going_on = wait_for_slice(team.sync, slices)
+        elif team.orders[0].n_threads > 1:
+            start_slice(team)
         if going_on:
-            going_on = train_slice(net, params, data, rows, orders[0], work, sync, thread, deadline)
-        going_on = going_on and thread > 0
+            going_on = train_slice(net, params, data, rows, plan, work, team, thread)
+        going_on = going_on and thread > 0  # thread 0 returns to Python
     restore_denormals(mode)
 
 
 def _predict(net, theta, theta_t, data, rows, out, work, n_threads, thread):
-    """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``."""
-    n = rows.size
-    block = work.capacity // n_threads
-    width = net.units[net.units.size - 1]
-    outputs = work.a_starts[net.units.size - 1]
-    share = (n + n_threads - 1) // n_threads
-    i0 = thread * block
-    for first in range(thread * share, min(n, (thread + 1) * share), block):
-        B = min(block, min(n, (thread + 1) * share) - first)
-        feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B, 0)
+    """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``.
+
+    Nine parameters, as Python calls it: what belongs together is in ``net``, ``data`` and ``work``.
+    """
+    share = (rows.size + n_threads - 1) // n_threads
+    stop = min(rows.size, (thread + 1) * share)
+    # Each thread has rows i0..i0 + size of the scratch to itself.
+    size = work.capacity // n_threads
+    i0, place = thread * size, work.places[net.layers.size]
+    for first in range(thread * share, stop, size):
+        B = min(size, stop - first)
+        # A part's row i is example rows[first + i], counted from row 0 of the scratch: i0 goes off.
+        part = Part(rows, first - i0, i0, i0 + B, 0, thread)
+        feedforward(net, theta, theta_t, data, work, part)
         for i in range(B):
-            for k in range(width):
-                out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
+            for k in range(place.width):
+                out[first + i, k] = work.a[place.a + (i0 + i) * place.width + k]
 
 
 def _losses(net, row_loss, terms, a, y):
     """Loss of each example, ``row_loss``; the other arguments as in ``losses.row_losses``."""
     smooth(net.loss, net.loss_constants, y)
-    width = net.units[net.units.size - 1]
+    width = net.layers[net.layers.size - 1].n_out
     row_losses(net.loss, net.loss_constants, row_loss, terms, a, y, width)
 
 
-def _sample_net():
-    integers, reals = np.array([0]), np.array([0.0])
-    return Net(
-        units=np.array([1, 1]),
-        starts=np.array([0, 2]),
-        activations=integers,
-        constants=np.zeros((1, N_CONSTANTS)),
-        saves=integers,
-        dropout=reals,
-        seed=0,
-        loss=0,
-        loss_constants=np.zeros(QUANTILES + 1),
-        canonical=1,
-    )
+_SAMPLE_NET = Net(
+    layers=np.zeros(1, LAYER),
+    seed=0,
+    loss=0,
+    loss_constants=np.zeros(QUANTILES + 1),
+    canonical=1,
+)
 
 
 def _sample_train(dtype):
     vector = np.zeros(2, dtype)
     return (
-        _sample_net(),
+        _SAMPLE_NET,
         Params(vector, vector, vector, np.zeros((1, 2), dtype)),
         empty_data(dtype),
         np.zeros(1, np.int64),
-        np.zeros(1, ORDERS),
+        plan_for([1, 1], 1, 1),
         work_for([1, 1], dtype, 1, 1, sparse=False),
-        new_sync(),
+        new_team(1),
         0,
     )
 
 
 def _sample_predict(dtype):
+    vector = np.zeros(2, dtype)
     return (
-        _sample_net(),
-        np.zeros(2, dtype),
-        np.zeros(2, dtype),
+        _SAMPLE_NET,
+        vector,
+        vector,
         empty_data(dtype),
         readonly(np.zeros(1, np.int64)),
         np.zeros((1, 1), dtype),
@@ -259,7 +271,7 @@ def _sample_predict(dtype):
 
 def _sample_losses(dtype):
     vector = np.zeros(1, dtype)
-    return _sample_net(), vector, vector, vector, vector
+    return _SAMPLE_NET, vector, vector, vector, vector
 
 
 train = Entry(_train, _sample_train)
