@@ -203,16 +203,17 @@ def test_epochs_of_mini_batches(rule, batch_size, weighted, n_threads):
 
 @pytest.mark.parametrize("divided", [False, True])
 @pytest.mark.parametrize("n", [MICRO_BATCH - 1, MICRO_BATCH, 2 * MICRO_BATCH + 5])
-def test_large_batches_in_blocks_equal_one_block(n, divided, monkeypatch):
-    """Memory is bounded by going through a batch in blocks: not one bit depends on it.
+def test_large_batches_in_micro_batches_equal_one(n, divided, monkeypatch):
+    """Memory is bounded by going through a batch in micro-batches: not one bit depends on it.
 
-    Where the gradient is formed in parts, blocks decide who is in which part.
+    Where the gradient is formed in parts, micro-batches decide who is in which part.
     """
     if not divided:
         monkeypatch.setattr("fastnn.kernels.plan.MOST_PARAMS", 0)
     results = []
-    for block_rows in (MICRO_BATCH, 10 * MICRO_BATCH, 37):
-        monkeypatch.setattr("fastnn.kernels.plan.MICRO_BATCH", block_rows)
+    for rows in (MICRO_BATCH, 10 * MICRO_BATCH, 37):
+        for module in ("fastnn.kernels.plan", "fastnn._training"):  # slices end with one
+            monkeypatch.setattr(f"{module}.MICRO_BATCH", rows)
         net, theta, data, *_ = problem("squared_error", [4, 9, 2], "tanh", n=n)
         with Trainer(net, theta, data, n, 2) as trainer:
             results.append(trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.1))
