@@ -8,9 +8,10 @@ the order of k, whatever tile it falls in.
 ``dot_products``, C <- A B^T, is for few columns of C, where most lanes of a tile would idle: the
 vectors run along k, each element of C has one partial sum per lane, and these are added pairwise.
 
-So results do not depend on how the rows of C are divided over threads or blocks. Nothing is packed
-or allocated; edges are masked. Operands are raw addresses and strides in elements: the products of
-a network (forward, backward, gradient) differ in strides only.
+So results do not depend on how the rows of C are divided over threads or micro-batches. Edges are
+masked; where many rows of C need the same part of B, it is copied to scratch (packed) first.
+Operands are raw addresses and strides in elements: the products of a network (forward, backward,
+gradient) differ in strides only.
 """
 
 from typing import NamedTuple
@@ -36,6 +37,7 @@ def _few_rows(MR, NV):
     """The product of ``MR`` rows, with as many vectors as keep its sums from waiting."""
     tile = tile_of(MR, NV, masked=True)
 
+    # One row of tiles: c and a are where it begins in C and A, which saves products of strides.
     @leaf
     def over_columns(scratch, add, c, c_row, a, A, B, N, K):
         lanes = VECTOR_BYTES // scratch.size

@@ -1,20 +1,20 @@
 """A mini-batch as a program of tasks, divided over the threads once per fit; and its scratch.
 
 A *program* has two or three stages, and behind each of them all threads meet. In a stage, every
-thread goes through its own *tasks*, and does with each what the stage says::
+thread goes through its own *tasks*, by rows or by chunks, and does with each what the stage says::
 
-    program     rows                 | gradient             | update
-    STEP        forward, gradient *  | gradient *, update   |
-    CLIPPED     forward, gradient *  | gradient *, norm     | clip, update
-    OUTSIDE     forward, gradient *  | gradient *, update   |
+    STEP        by rows: forward      by chunks: gradient, update
+    CLIPPED     by rows: forward      by chunks: gradient, norm         by chunks: clip, update
+    OUTSIDE     by rows: forward      by chunks: gradient, update
 
-* In a large network a task of the rows stage is a share of the examples, and no more than
-  their way forward and back. A task of the later stages is a share of the parameters, in
-  *chunks*: their gradient is summed over all examples.
-* In a small network a task of the rows stage is one of ``PARTS`` parts of the examples, whatever
-  the number of threads, and it ends with their gradient. The gradient stage adds the parts up.
+A task by rows is a share of the examples, and "forward" is their way forward and back; a task by
+chunks is a share of the parameters, whose gradient is summed over all examples. In small networks a
+task by rows is one of ``PARTS`` parts of the examples, whatever the number of threads, and it goes
+on to their gradient, which the next stage adds up::
 
-STEP is one visit to each chunk: its gradient is used while it is in the L1 cache, and need not be
+    STEP        by rows: forward, gradient      by chunks: add_parts, update        and so on
+
+STEP is one visit to each chunk: its gradient is used while it is in the cache, and need not be
 kept (``temporary``). CLIPPED has to know the norm of the whole gradient before any of it is used.
 OUTSIDE is for optimisers outside of the kernels: the gradient is kept, and "update" completes it.
 
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import leaf
+from .jit import leaf, section
 from .layout import starts_of
 from .machine import VECTOR_BYTES
 from .matmul import PACKED_BYTES
@@ -52,11 +52,11 @@ CHUNK = np.dtype(
 # Examples: part ``part`` of ``n_parts`` of the micro-batch; and chunks first_chunk..last_chunk.
 TASK = np.dtype([(name, np.int64) for name in ["part", "n_parts", "first_chunk", "last_chunk"]])
 
-# Whose tasks a stage goes through, ROWS or CHUNKS; what it does with each of them, in this order, 1
-# or 0: from ``add_parts`` on, in the last micro-batch of a mini-batch only.
+# Which tasks a stage goes through, and what it does with each of them, in this order, 1 or 0. What
+# comes after ``gradient`` is done in the last micro-batch of a mini-batch only.
 STAGE = np.dtype(
     [
-        ("tasks", np.int64),
+        ("tasks", np.int64),  # BY_ROWS or BY_CHUNKS
         ("forward", np.int64),  # forward and back: activations, losses, deltas
         ("gradient", np.int64),  # of the task's examples and chunks
         ("add_parts", np.int64),  # the gradient of all examples from those of the parts
@@ -67,7 +67,7 @@ STAGE = np.dtype(
         ("last", np.int64),
     ]
 )
-ROWS, CHUNKS = range(2)
+BY_ROWS, BY_CHUNKS = range(2)
 STEP, CLIPPED, OUTSIDE = range(3)
 
 
@@ -88,10 +88,10 @@ def plan_for(units, batch_size, n_threads):
         # Rows: each thread has a task, or some of the parts.
         n_tasks, last_chunk = (parts, len(chunks)) if parts else (size, 0)
         shares = [len(share) for share in np.array_split(np.arange(n_tasks), size)]
-        bounds[crew, ROWS, : size + 1] = len(tasks) + np.cumsum([0, *shares])
+        bounds[crew, BY_ROWS, : size + 1] = len(tasks) + np.cumsum([0, *shares])
         tasks += [(part, n_tasks, 0, last_chunk) for part in range(n_tasks)]
         # Chunks: each thread has one task, all of its chunks.
-        bounds[crew, CHUNKS, : size + 1] = len(tasks) + np.arange(size + 1)
+        bounds[crew, BY_CHUNKS, : size + 1] = len(tasks) + np.arange(size + 1)
         tasks += [(0, 1, first, last) for first, last in itertools.pairwise(_shares(chunks, size))]
     return Plan(chunks, _stages(parts > 0), np.array(tasks, TASK), bounds)
 
@@ -136,7 +136,7 @@ def _stages(divided):
         OUTSIDE: [rows, [gradient, "update"]],
     }
     stages = np.zeros((len(programs), 3), STAGE)
-    stages["tasks"][:, 1:] = CHUNKS
+    stages["tasks"][:, 1:] = BY_CHUNKS
     for number, program in programs.items():
         for stage, actions in zip(stages[number], program, strict=False):
             for action in actions:
@@ -151,6 +151,12 @@ def program_of(rule):
     if rule.clip_norm < np.inf:
         return CLIPPED
     return OUTSIDE if rule.code == GRADIENT else STEP
+
+
+@section
+def bounds_of(plan, kind, n_threads):
+    """Where the tasks of each thread begin: those BY_ROWS, or those BY_CHUNKS."""
+    return plan.bounds[0 if n_threads == 1 else 1, kind]
 
 
 @leaf

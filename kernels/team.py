@@ -34,21 +34,23 @@ _SLEEP_MICROSECONDS, _LONGEST_SLEEP = 50, 1000
 
 
 # A slice of an epoch: what it is to do, and what came of it. Mini-batches begin at multiples of
-# batch_size; a slice begins and ends with one, or with a micro-batch in one.
+# batch_size; a slice begins and ends with one, or with a micro-batch in one. What all threads read
+# in each update comes first, what thread 0 writes in each comes last: far apart, so that a write
+# does not take the cache line of the others away.
 ORDERS = np.dtype(
     [
+        ("n_threads", np.int64),
+        *Rule.__annotations__.items(),
         ("first", np.int64),  # examples rows[first:last] of the epoch's rows[:end]; afterwards,
         ("last", np.int64),  # last is where the slice ended
         ("end", np.int64),
         ("batch_size", np.int64),
-        ("n_threads", np.int64),
         ("seconds", np.float64),  # on several threads, the slice ends after about so long,
         ("deadline", np.int64),  # at this time of the clock
         ("updates", np.int64),  # both ways: number so far
         ("loss", np.float64),  # both ways: sum over examples
         ("batch_loss", np.float64),  # both ways: of the mini-batch that is not complete,
         ("batch_weight", np.float64),  # and the weight of all its examples
-        *Rule.__annotations__.items(),
     ]
 )
 

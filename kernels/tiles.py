@@ -3,6 +3,9 @@
 A tile is MR rows by NV vectors of C. ``tile_of``, ``dot_of`` and ``pack_of`` make functions that
 kernels call with raw addresses and strides in elements; the first argument, ``like``, is any number
 of the operands' dtype.
+
+They have more than eight parameters, as each is a call that stays one: its numbers travel in
+registers, where a tuple's would go through memory.
 """
 
 from llvmlite import ir
@@ -38,6 +41,7 @@ def _emit_tile(emit, MR, NV, masked, add, C, c_row, A, a_row, a_col, B, b_row, K
         sums = emit.accumulate(sums, a, b)
         return [emit.element(at_a, a_col), emit.element(at_b, b_row), *sums]
 
+    # The loop carries the addresses of the next column of A and row of B, and all sums.
     _, _, *sums = emit.loop(K, [A, B, *sums], body)
     for i, row in enumerate(at_c):
         for j in vectors:
@@ -68,6 +72,7 @@ def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
     accumulating = builder.icmp_signed("!=", add, ir.Constant(_I64, 0))
     for i, row in enumerate(emit.rows(C, c_row, MR)):
         for j in range(NR):
+            # Add the lanes of one sum: the upper half to the lower, until one lane is left.
             value = sums[i * NR + j]
             half = emit.lanes
             while half > 1:

@@ -25,7 +25,7 @@ from .network import (
     transpose_chunk,
     update_chunk,
 )
-from .plan import CHUNKS, ROWS, examples_of, plan_for, program_of, work_for
+from .plan import BY_CHUNKS, BY_ROWS, bounds_of, examples_of, plan_for, program_of, work_for
 from .rules import coefficients
 from .team import TIME_OVER, end_slice_in_time, meet, new_team, start_slice, wait_for_slice
 
@@ -77,7 +77,7 @@ def clipped(scale, norms, most):
 def room_for_gradient(params, work, stage, task, chunk, batch, thread):
     """Where the gradient of a chunk is formed."""
     start, stop = chunk.start, chunk.stop
-    if stage.tasks == ROWS:
+    if stage.tasks == BY_ROWS:
         return work.parts[task.part, start:stop]
     if stage.temporary and batch.begins and batch.ends:
         # Scratch of the thread, the same for all of its chunks, which stays in the L1 cache.
@@ -90,24 +90,26 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
     """All stages of the program for one micro-batch; False if the threads are to leave."""
     orders = team.orders[0]
     n_threads, program = orders.n_threads, program_of(orders)
-    crew = 0 if n_threads == 1 else 1
     scratch, scale = scratch_of(work.packed, thread), batch.scale
     c = coefficients(orders, batch.t)
     for number in range(plan.stages.shape[1]):
         stage = plan.stages[program, number]
+        # Each thread computes the same scale, from norms that are complete behind a barrier.
         if stage.clip and batch.ends:
             scale = clipped(scale, work.norms, orders.clip_norm)
-        mine = plan.bounds[crew, stage.tasks]
+        mine = bounds_of(plan, stage.tasks, n_threads)
         for task_number in range(mine[thread], mine[thread + 1]):
             task = plan.tasks[task_number]
             i0, i1 = examples_of(task, batch.size)
             part = Part(batch.rows, batch.first, i0, i1, batch.t, thread)
+            # A small micro-batch may have fewer rows than would do for all tasks.
             if stage.forward and i1 > i0:
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
             for k in range(task.first_chunk, task.last_chunk):
                 chunk = plan.chunks[k]
+                # What follows is done with one chunk at a time, while its gradient is in the cache.
                 g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
                 if stage.gradient:
                     restart = k == task.first_chunk
@@ -120,11 +122,13 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                     if stage.update:
                         squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
                         work.squares[k] = squares
+        # A slice may end early behind the last barrier only, where all threads look.
         if stage.last and thread == 0 and n_threads > 1:
             end_slice_in_time(team)
         if not meet(team.sync, n_threads):
             return False
-        if stage.tasks == ROWS and thread == 0:
+        # The losses are there; their next writer waits for thread 0 at the next barrier.
+        if stage.tasks == BY_ROWS and thread == 0:
             orders.batch_loss = add_in_order(orders.batch_loss, work.row_loss, batch.size)
         if stage.last:
             break
@@ -135,9 +139,10 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
 def train_slice(net, params, data, rows, plan, work, team, thread):
     """A slice of an epoch, mini-batch by mini-batch; False if the threads are to leave."""
     orders = team.orders[0]
-    first, last, batch_size = orders.first, orders.last, orders.batch_size
+    first, last, end, batch_size = orders.first, orders.last, orders.end, orders.batch_size
     n_threads, t, total_weight = orders.n_threads, orders.updates, orders.batch_weight
-    mine = plan.bounds[0 if n_threads == 1 else 1, CHUNKS]
+    # Weights may have changed in between, by L-BFGS or by Python: each thread transposes its own.
+    mine = bounds_of(plan, BY_CHUNKS, n_threads)
     for number in range(mine[thread], mine[thread + 1]):
         task = plan.tasks[number]
         for k in range(task.first_chunk, task.last_chunk):
@@ -145,7 +150,7 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
     if not meet(team.sync, n_threads):
         return False
     for start in range(first - first % batch_size, last, batch_size):
-        stop = min(start + batch_size, orders.end)
+        stop = min(start + batch_size, end)
         if start >= first:  # otherwise the slice goes on within a mini-batch
             total_weight = weight_of(data, rows, start, stop)
             if thread == 0:
@@ -153,6 +158,7 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
         if total_weight == 0.0:
             continue  # no example counts: as if they were not there
         for i in range(max(start, first), min(stop, last), work.capacity):
+            # Whole micro-batches only: ``last`` is the end of one.
             size = min(work.capacity, stop - i)
             begins, ends = i == start, i + size == stop
             batch = MicroBatch(rows, i, size, begins, ends, t + 1, 1.0 / total_weight)
