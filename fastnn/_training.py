@@ -550,7 +550,7 @@ def predict(net, theta, data, rows, n_threads=None):
     Goes through in blocks: scratch memory does not grow with the number of rows.
     """
     n = len(rows)
-    units = net.units.tolist()
+    units = net.units
     out = np.empty((n, units[-1]), theta.dtype)
     # Prediction has no barriers: a thread pays once it has some blocks to do.
     per_example = operations_per_example(units)

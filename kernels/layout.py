@@ -61,8 +61,8 @@ class Net(NamedTuple):
 
     @property
     def units(self):
-        """Units from the inputs to the outputs, ``(n_layers + 1,)``; not for kernels."""
-        return np.append(self.layers["n_in"][:1], self.layers["n_out"])
+        """Units from the inputs to the outputs, a list of ``n_layers + 1``; not for kernels."""
+        return [int(self.layers["n_in"][0]), *self.layers["n_out"].tolist()]
 
 
 class Data(NamedTuple):
@@ -101,7 +101,8 @@ def layers_of(units):
     """Records of the layers between so many ``units``; the rest of each is zero."""
     layers = np.zeros(len(units) - 1, LAYER)
     layers["n_in"], layers["n_out"] = units[:-1], units[1:]
-    layers["start"] = starts_of(units)[:-1]
+    sizes = [(n_in + 1) * n_out for n_in, n_out in itertools.pairwise(units)]
+    layers["start"] = [0, *itertools.accumulate(sizes[:-1])]
     return layers
 
 
@@ -156,8 +157,10 @@ def vector_behind(coefs, intercepts):
 def transposed(theta, net):
     """A new vector ``theta_t``, filled where the forward pass reads it: layers of few outputs."""
     theta_t = np.empty_like(theta)
-    for layer in net.layers:
-        start, n_in, n_out = int(layer["start"]), int(layer["n_in"]) + 1, int(layer["n_out"])
+    for start, (n_in, n_out) in zip(
+        net.layers["start"].tolist(), itertools.pairwise(net.units), strict=True
+    ):
+        n_in += 1  # with the biases
         if few_outputs.py_func(n_in, n_out, VECTOR_BYTES // theta.itemsize):
             W = theta[start : start + n_in * n_out].reshape(n_in, n_out)
             theta_t[start : start + n_in * n_out].reshape(n_out, n_in)[...] = W.T

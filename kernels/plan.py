@@ -224,10 +224,10 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
     if sparse:
         widths[0] = 0  # its rows are not copied
     offsets = [0, *itertools.accumulate(widths)]
-    places = np.empty(len(units), PLACE)
-    places["width"] = widths
-    places["a"] = [capacity * offset for offset in offsets[:-1]]
-    places["d"] = places["a"] - capacity * offsets[1]
+    places = [
+        (width, capacity * offset, capacity * (offset - offsets[1]))
+        for width, offset in zip(widths, offsets, strict=False)
+    ]
     a = _aligned_zeros(capacity * offsets[-1], dtype)
     a[: capacity * widths[0] : widths[0] or 1] = 1
     packed = _aligned_zeros(n_threads * (PACKED_BYTES + more_bytes) // dtype.itemsize, dtype)
@@ -237,7 +237,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
         d=none,
         saved=none,
         y=none,
-        places=places,
+        places=np.array(places, PLACE),
         capacity=capacity,
         row_loss=none,
         cursors=np.empty((0, 0), np.int64),
