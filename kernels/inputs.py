@@ -42,6 +42,7 @@ def sparse_affine(net, theta, data, work, part):
     n_out, place = net.layers[0].n_out, work.places[1]
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
+        # Only rows of hidden units begin with a 1: count from the end of the row.
         start = place.a + (i + 1) * place.width - n_out
         z = work.a[start : start + n_out]
         for j in range(n_out):
@@ -63,7 +64,8 @@ def sparse_gradient(net, g, data, work, part, chunk, restart):
     """
     n_out, place = net.layers[0].n_out, work.places[1]
     first_row = chunk.first_row
-    f0, f1 = max(0, first_row - 1), chunk.last_row - 1  # its features; row 0 is the biases'
+    # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
+    f0, f1 = max(0, first_row - 1), chunk.last_row - 1
     for i in range(part.i0, part.i1):
         start = place.d + (i + 1) * place.width - n_out
         d = work.d[start : start + n_out]
@@ -73,6 +75,7 @@ def sparse_gradient(net, g, data, work, part, chunk, restart):
         row = part.rows[part.first + i]
         stop = data.row_starts[row + 1]
         if restart:
+            # Binary search for the first column of the chunk.
             low, high = data.row_starts[row], stop
             while low < high:
                 middle = (low + high) // 2

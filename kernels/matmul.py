@@ -111,6 +111,7 @@ def matmul(scratch, add, C, A, B, M, N, K):
 def _whole_tiles(scratch, add, C, A, B, M, N, K):
     like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
+    # Copying a part of B pays where several tiles run over it.
     packing = M >= 6 * TILE_ROWS and 2 * lanes <= N
     step = PACKED_K if packing else max(K, 1)
     for k in range(0, max(K, 1), step):
@@ -141,7 +142,7 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
                     else:
                         _narrow(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
                 n += vectors * lanes
-        add = 1
+        add = 1  # the terms of the next k come on top
 
 
 @leaf

@@ -74,9 +74,11 @@ def feedforward(net, theta, theta_t, data, work, part):
         n_in, n_out, width = layer.n_in + 1, layer.n_out, here.width  # n_in with the 1
         start, stop = here.a + i0 * width, here.a + i1 * width
         if k > 0 or not sparse:
+            # z goes to where a will be, behind the 1 of each row if there is one.
             a = matrix(work.a, below.a + i0 * below.width, below.width, 1)
             z = matrix(work.a, start + width - n_out, width, 1)
             if few_outputs(n_in, n_out, VECTOR_BYTES // scratch.size):
+                # Vectors along the inputs, as a row of z is too short for them.
                 W_t = matrix(theta_t, layer.start, n_in, 1)
                 dot_products(scratch, OVERWRITE, z, a, W_t, M, n_out, n_in)
             else:
@@ -111,6 +113,7 @@ def output_error(net, data, work, part):
     d = work.d[place.d + i0 * width : place.d + i1 * width]
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
+    # d is scratch for the terms of the loss before it becomes the delta.
     gather_targets(data.codes, data.targets, part.rows, part.first + i0, y)
     constants = net.loss_constants
     smooth(net.loss, constants, y)
@@ -153,6 +156,7 @@ def propagate_delta(net, theta_t, work, part):
         if layer.saves != SAVE_NOTHING:
             a = work.saved[start:stop]
         multiply_by_slope(layer.activation, layer.constants, d, a, width)
+        # The same units as on the way forward: their mask is a hash of where they stand.
         if layer.dropout > 0.0:
             drop(d, width, layer.dropout, net.seed, part.t, k - 1, part.first + i0)
 
@@ -190,6 +194,7 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart):
         if n_out > 1:
             transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
     else:
+        # The transposes are views: strides exchanged.
         a_t = matrix(work.a, a_first, 1, below.width)
         delta = matrix(work.d, d_first, above.width, 1)
         matmul(scratch, add, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
