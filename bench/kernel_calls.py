@@ -12,9 +12,10 @@ from fastnn._network import make_data, make_net
 from fastnn._trainer import Trainer
 from fastnn.kernels import activations, rules
 from fastnn.kernels.jit import FLAGS
-from fastnn.kernels.layout import flatten, views, work_for
+from fastnn.kernels.layout import flatten, views
 from fastnn.kernels.matmul import matmul, matrix, scratch_of
 from fastnn.kernels.network import OVERWRITE
+from fastnn.kernels.plan import work_for
 
 from .cases import ALPHA, LEARNING_RATE
 
@@ -54,7 +55,7 @@ def activate(name, a):
 @_jit
 def _update(rule, w, g, state, t):
     c = rules.coefficients(rule, t)
-    rules.update(rule.code, c, w, g, state, 0, w.size, rule.alpha, 1.0, False)
+    rules.update(rule, c, w, g, state, 0, 1.0, False)
 
 
 def adam(w, g, state, t):

@@ -227,7 +227,7 @@ def _check_derivatives(functions):
 
 def _target_matrix(net, y, n):
     """Targets of a ``Network`` as ``(n, n_outputs)``."""
-    n_outputs = int(net.units[-1])
+    n_outputs = int(net.layers["n_out"][-1])
     y = check_array(y, dtype=np.float64, ensure_2d=False)
     if net.loss == CROSS_ENTROPY:
         if y.ndim == 1 and not np.isin(y, np.arange(n_outputs)).all():
@@ -279,7 +279,8 @@ def _feedforward(Theta, net, X):
         z.append(a[-1] @ theta[:, 1:].T + theta[:, 0])
         layer = z[-1].flatten()
         activate = _from_python(activations.activate)
-        activate(net.activations[l], net.constants[l], layer, len(theta))
+        of_net = net.layers[l]
+        activate(of_net["activation"], of_net["constants"], layer, len(theta))
         a.append(layer.reshape(z[-1].shape))
     return z, a
 
@@ -287,9 +288,10 @@ def _feedforward(Theta, net, X):
 def _times_slope(net, l, dC_da, z, a):
     """dC/dz of the units whose activation function is number ``l``."""
     d = dC_da.flatten()
-    at = (z if net.saves[l] == SAVE_INPUTS else a).ravel()
+    layer = net.layers[l]
+    at = (z if layer["saves"] == SAVE_INPUTS else a).ravel()
     multiply = _from_python(activations.multiply_by_slope)
-    multiply(net.activations[l], net.constants[l], d, at, a.shape[1])
+    multiply(layer["activation"], layer["constants"], d, at, a.shape[1])
     return d.reshape(a.shape)
 
 
@@ -321,7 +323,7 @@ def _output_error(net, z, a, target):
         output_delta = _from_python(losses.output_delta)
         output_delta(net.loss, constants, dC_dz, a.ravel(), of_kernel, width)
         return C, dC_da, dC_dz.reshape(a.shape)
-    return C, dC_da, _times_slope(net, len(net.units) - 2, dC_da, z, a)
+    return C, dC_da, _times_slope(net, len(net.layers) - 1, dC_da, z, a)
 
 
 def _quotient(part, whole):

@@ -11,20 +11,20 @@ import numpy as np
 
 from ._inputs import scaled_weight
 from ._threads import Helpers, choose_n_threads
-from .kernels.activations import ACTIVATIONS, N_CONSTANTS
-from .kernels.barrier import new_sync
-from .kernels.jit import readonly
+from .kernels.activations import ACTIVATIONS
 from .kernels.layout import (
     SAVE_ACTIVATIONS,
     SAVE_INPUTS,
     SAVE_NOTHING,
     Net,
     empty_data,
-    starts_of,
+    layers_of,
+    readonly,
     transposed,
-    work_to_predict,
 )
 from .kernels.losses import LOSSES, loss_constants
+from .kernels.plan import work_to_predict
+from .kernels.team import new_sync
 from .kernels.train import for_predict
 from .kernels.train import predict as predict_kernel
 
@@ -50,33 +50,28 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
         Of dropout.
     **loss_settings : see kernels.losses.loss_constants
     """
-    units = np.asarray(units, np.int64)
-    n_hidden = len(units) - 2
+    layers = layers_of(units)
+    n_hidden = len(layers) - 1
     hidden = list(activation) if isinstance(activation, list) else [activation] * n_hidden
     rates = [*np.resize(dropout, n_hidden), 0.0]
     of_loss = LOSSES[loss]
     out_activation = out_activation or of_loss.activation
-    codes, constants, saves = [], np.zeros((n_hidden + 1, N_CONSTANTS)), []
-    for k, function in enumerate([*hidden, out_activation]):
+    for layer, function, dropped in zip(layers, [*hidden, out_activation], rates, strict=True):
         name, parameter = function if isinstance(function, tuple) else (function, None)
         entry = ACTIVATIONS[name]
         values = entry.constants if parameter is None else entry.with_k(float(parameter))
-        codes.append(entry.code)
-        constants[k, : len(values)] = values
+        layer["activation"], layer["dropout"] = entry.code, dropped
+        layer["constants"][: len(values)] = values
         if entry.slope_from_input:
-            saves.append(SAVE_INPUTS)
+            layer["saves"] = SAVE_INPUTS
         else:  # zeros of ReLU say enough
-            saves.append(SAVE_ACTIVATIONS if rates[k] > 0 and name != "relu" else SAVE_NOTHING)
+            saving = dropped > 0 and name != "relu"
+            layer["saves"] = SAVE_ACTIVATIONS if saving else SAVE_NOTHING
     return Net(
-        units=units,
-        starts=starts_of(units),
-        activations=np.array(codes, np.int64),
-        constants=constants,
-        saves=np.array(saves, np.int64),
-        dropout=np.array(rates, np.float64),
+        layers=layers,
         seed=seed,
         loss=of_loss.code,
-        loss_constants=loss_constants(loss, int(units[-1]), **loss_settings),
+        loss_constants=loss_constants(loss, int(layers["n_out"][-1]), **loss_settings),
         canonical=int(of_loss.canonical and out_activation == of_loss.activation),
     )
 
@@ -149,7 +144,7 @@ def predict(net, theta, data, rows, n_threads=None):
 
     Goes through in blocks: scratch memory does not grow with the number of rows.
     """
-    n, units = len(rows), net.units.tolist()
+    n, units = len(rows), net.units
     out = np.empty((n, units[-1]), theta.dtype)
     if n <= PREDICT_ROWS:
         n_threads, step = 1, max(1, n)

@@ -11,7 +11,7 @@ from _thread import start_new_thread
 import joblib
 import numba
 
-from .kernels.barrier import ABORT
+from .kernels.team import ABORT
 
 # Below this many floating-point operations per thread and mini-batch, waiting for each other costs
 # more than a second thread brings.

@@ -6,22 +6,10 @@ import numpy as np
 
 from ._network import operations_per_example
 from ._threads import Helpers, Pace, choose_n_threads
-from .kernels.barrier import new_sync
-from .kernels.layout import (
-    BLOCK_ROWS,
-    END,
-    FIRST,
-    LAST,
-    LOSS,
-    SECONDS,
-    THREADS,
-    UPDATES,
-    Params,
-    n_parts,
-    new_orders,
-    work_for,
-)
-from .kernels.rules import GRADIENT, Rule, give
+from .kernels.layout import Params
+from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
+from .kernels.rules import GRADIENT, Rule
+from .kernels.team import new_team
 from .kernels.train import train as train_kernel
 
 
@@ -53,23 +41,24 @@ class Trainer:
         self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
-        self._orders, self._sync = new_orders(batch_size), new_sync()
+        team = new_team(batch_size)
+        self._orders, self._sync = team
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
             Params(theta, np.zeros_like(theta), self._gradient, state),
             data,
             self._rows,
-            self._orders,
+            plan_for(net.units, batch_size, most_threads),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
                 sparse=data.row_starts.size > 0,
-                saving=bool(net.saves.any()),
+                saving=bool(net.layers["saves"].any()),
             ),
-            self._sync,
+            team,
         )
         self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
 
@@ -82,21 +71,21 @@ class Trainer:
     @property
     def updates(self):
         """Number of updates so far; may be set before the first epoch."""
-        return int(self._orders.integers[UPDATES])
+        return int(self._orders["updates"][0])
 
     @updates.setter
     def updates(self, value):
-        self._orders.integers[UPDATES] = value
+        self._orders["updates"] = value
 
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        orders, n = self._orders, len(rows)
+        orders, n = self._orders[0], len(rows)
         rule = rule._replace(alpha=rule.alpha * self._weight_scale)
         self._rows[:n] = rows
-        give(orders, rule)
-        orders.numbers[LOSS] = 0.0
-        orders.integers[END] = n
-        block = min(self._batch_size, BLOCK_ROWS)
+        for name, value in rule._asdict().items():
+            orders[name] = value
+        orders["loss"], orders["end"] = 0.0, n
+        block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
             n_threads, examples = self._pace.next_slice()
@@ -104,18 +93,17 @@ class Trainer:
             if block < self._batch_size:  # blocks of one mini-batch
                 last = min(last, (first // self._batch_size + 1) * self._batch_size)
             last = min(last, n)
-            orders.integers[FIRST], orders.integers[LAST] = first, last
-            orders.integers[THREADS] = n_threads
-            orders.numbers[SECONDS] = self._pace.limit
+            orders["first"], orders["last"] = first, last
+            orders["n_threads"], orders["seconds"] = n_threads, self._pace.limit
             started = time.perf_counter()
             if n_threads > 1:
                 self._helpers.start()
             self._kernel(*self._arguments, 0)
             self._helpers.check()
-            last = int(orders.integers[LAST])  # or before, if its time was over
+            last = int(orders["last"])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return orders.numbers[LOSS] / n
+        return orders["loss"] / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""

@@ -12,8 +12,8 @@ from ._inputs import scaled_weight
 from ._network import make_data, predict
 from ._state import shallow_copy
 from ._warn import warn
-from .kernels.evaluate import losses
 from .kernels.losses import CROSS_ENTROPY
+from .kernels.train import losses
 
 # Times the training loss of the first epoch, from which on the loss of X_val must be a mistake.
 OUT_OF_PROPORTION = 10

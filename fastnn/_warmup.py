@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .kernels.evaluate import losses
-from .kernels.train import predict, train
+from .kernels.train import losses, predict, train
 
 
 def warmup(dtypes=("float32", "float64")):
@@ -35,7 +34,6 @@ def warmup(dtypes=("float32", "float64")):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
     # A list, not a generator: all of them are compiled even if the first was not cached.
     cached = {
-        dtype.name: [entry.is_cached(dtype) for entry in (train, predict, losses)]
-        for dtype in dtypes
+        dtype.name: [entry.prepare(dtype) for entry in (train, predict, losses)] for dtype in dtypes
     }
     return {name: all(entries) for name, entries in cached.items()}

@@ -1,9 +1,9 @@
 """Dropout (Srivastava et al., 2014), inverted: what is kept is scaled up, prediction needs nothing.
 
 Whether a unit is kept is a hash of where it stands: seed of the fit, number of the update, layer,
-place of the example, unit. So it does not depend on threads or blocks, and the backward pass finds
-the same mask again without storing it. The hash is Wellons' "lowbias32", in 32-bit arithmetic that
-LLVM vectorises.
+place of the example, unit. So it does not depend on threads or micro-batches, and the backward pass
+finds the same mask again without storing it. The hash is Wellons' "lowbias32", in 32-bit arithmetic
+that LLVM vectorises.
 """
 
 import numpy as np

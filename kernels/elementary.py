@@ -43,6 +43,8 @@ def _from_bits(typingctx, n):
     return _REAL[n](n), codegen
 
 
+# A factory of five formulas with their comments, longer than functions should be: closed over the
+# constants of one type, they are written once for both.
 def _functions(T, Int, exponent_bits, mantissa_bits, ln2_hi, ln2_lo, P, log_terms, k, Q):
     """Build exp, log, tanh, logistic, normal for the float type ``T`` as compiled scalar functions.
 

@@ -1,7 +1,7 @@
 """How a network lies in memory.
 
 All weights and biases are one contiguous vector ``theta``. Layer ``k`` (from ``n_in`` to ``n_out``
-units) is a row-major block of shape ``(n_in + 1, n_out)`` that starts at ``starts[k]``::
+units) is a row-major block of shape ``(n_in + 1, n_out)`` that begins at ``layers[k].start``::
 
     row 0      b      the biases, theta_0k of the notes
     row 1..    W      the weights, row j from unit j
@@ -13,12 +13,13 @@ same way.
 ``theta_t`` holds each of these transposes, the notes' own Theta, at the same offset: delta
 propagation reads its rows, and so does the forward pass of a layer with few outputs.
 
-A block of examples lies in ``work.a`` layer after layer, one example per row. The rows of every
-layer but the output begin with a 1, the notes' a_0, so that biases need no special case::
+A micro-batch of examples lies in ``work.a``, one layer of units after the other, one example per
+row. The rows of all but the output units begin with a 1, the notes' a_0, so that biases need no
+special case::
 
     a^(l)      1 | a_1 ... a_n        z^(l+1) = [1 a] [b; W]        d[b; W] = [1 a]^T delta
 
-``work.d`` has the same rows for layers 1..; what lies below the 1 in it has no meaning.
+``work.d`` has the same rows for all but the input units; what lies below the 1 has no meaning.
 """
 
 import functools
@@ -27,28 +28,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import readonly
-from .matmul import PACKED_BYTES, TILE_ROWS, VECTOR_BYTES, few_outputs
+from .activations import N_CONSTANTS
+from .machine import VECTOR_BYTES
+from .matmul import few_outputs
+
+# What the slopes of a layer are computed from: its activations as they are, what these were before
+# dropout, or its weighted inputs z. The last two are saved in training.
+SAVE_NOTHING, SAVE_ACTIVATIONS, SAVE_INPUTS = range(3)
+
+# A layer of weights and the units that they lead to.
+LAYER = np.dtype(
+    [
+        ("n_in", np.int64),
+        ("n_out", np.int64),
+        ("start", np.int64),  # where its [b; W] begins in theta
+        ("activation", np.int64),  # code of the function, see activations
+        ("constants", np.float64, N_CONSTANTS),  # of the function
+        ("saves", np.int64),  # one of the three above
+        ("dropout", np.float64),  # probability of leaving a unit out; 0 for the output
+    ]
+)
 
 
 class Net(NamedTuple):
     """A network: its shape and what happens in its units."""
 
-    units: np.ndarray  # (n_layers + 1,) int64: units per layer, the input layer first
-    starts: np.ndarray  # (n_layers + 1,) int64: where layer k begins in theta; last: its size
-    activations: np.ndarray  # (n_layers,) int64: activation code of each layer, the output last
-    constants: np.ndarray  # (n_layers, N_CONSTANTS) float64: of the activations
-    saves: np.ndarray  # (n_layers,) int64: what the slopes need, see below
-    dropout: np.ndarray  # (n_layers,) float64: probability of leaving a unit out; the output's 0
+    layers: np.ndarray  # (n_layers,) LAYER, the output last
     seed: int  # of dropout
     loss: int  # loss code
     loss_constants: np.ndarray  # float64, see losses
     canonical: int  # whether dC/dz = a - y
 
-
-# What slopes are computed from: the activations as they are, or what they were before dropout, or
-# the weighted inputs z. The last two are saved in training.
-SAVE_NOTHING, SAVE_ACTIVATIONS, SAVE_INPUTS = range(3)
+    @property
+    def units(self):
+        """Units from the inputs to the outputs, a list of ``n_layers + 1``; not for kernels."""
+        return [int(self.layers["n_in"][0]), *self.layers["n_out"].tolist()]
 
 
 class Data(NamedTuple):
@@ -75,59 +89,24 @@ class Params(NamedTuple):
     state: np.ndarray  # (n_slots, n_params): the optimiser's memory
 
 
-class Work(NamedTuple):
-    """Scratch of one fit. A block is the part of a mini-batch that goes through at once."""
+class Part(NamedTuple):
+    """Examples i0..i1 of the micro-batch that begins at rows[first], and what is done with them."""
 
-    a: np.ndarray  # activations of a block
-    d: np.ndarray  # deltas of a block
-    saved: np.ndarray  # laid out as d, or empty: what slopes are computed from, see Net.saves
-    y: np.ndarray  # (capacity * n_outputs,): targets of a block
-    widths: np.ndarray  # (n_layers + 1,) int64: length of a row of layer k in a and d
-    a_starts: np.ndarray  # (n_layers + 1,) int64: where the rows of layer k begin in a
-    d_starts: np.ndarray  # (n_layers + 1,) int64: and in d, for k >= 1
-    capacity: int  # rows of a block
-    row_loss: np.ndarray  # (capacity,) loss of each example
-    cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
-    chunks: np.ndarray  # (n_chunks, 6) int64: parts of theta, see phase 2 and the names below
-    shares: np.ndarray  # int64: of T threads, thread t takes chunks shares[T, t]..shares[T, t+1]
-    squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
-    norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
-    parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch, see phase 2
-    packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
+    rows: np.ndarray  # (n,) int64: the examples in their order
+    first: int
+    i0: int  # also their rows in the scratch
+    i1: int
+    t: int  # number of the update that they are trained for, from 1 on; 0: they are predicted
+    thread: int
 
 
-# A chunk: its layer, first and last row of [b; W]; where it begins in theta, where its weights
-# begin, after its biases if it has any, and where it ends.
-LAYER, FIRST_ROW, LAST_ROW, START, WEIGHTS, STOP = range(6)
-
-
-class Orders(NamedTuple):
-    """What a slice of an epoch is to do, and what came of it; the names below are the places."""
-
-    integers: np.ndarray  # int64
-    numbers: np.ndarray  # float64
-
-
-# The slice: examples rows[FIRST:LAST] of the epoch's rows[:END], on so many threads. Mini-batches
-# begin at multiples of BATCH_SIZE; a slice begins and ends with one, or with a block in one. On
-# several threads it ends after about so many SECONDS: LAST is also where it has ended.
-FIRST, LAST, END, BATCH_SIZE, THREADS = range(5)
-# Both ways: number of updates, and of arrivals at barriers, so far.
-UPDATES, ARRIVED = 5, 6
-# The update rule, see rules.Rule.
-CODE, N_INTEGERS = 7, 8
-LEARNING_RATE, ALPHA, MOMENTUM, BETA_2, EPSILON, WEIGHT_DECAY, CLIP_NORM = range(7)
-# Both ways: sum of the loss of each example; the same of the mini-batch that is not complete, and
-# the weight of all its examples.
-LOSS, BATCH_LOSS, BATCH_WEIGHT = 7, 8, 9
-SECONDS, N_NUMBERS = 10, 11
-
-
-def new_orders(batch_size):
-    """``Orders`` for the mini-batches of one fit, before its first slice."""
-    orders = Orders(np.zeros(N_INTEGERS, np.int64), np.zeros(N_NUMBERS))
-    orders.integers[BATCH_SIZE] = batch_size
-    return orders
+def layers_of(units):
+    """Records of the layers between so many ``units``; the rest of each is zero."""
+    layers = np.zeros(len(units) - 1, LAYER)
+    layers["n_in"], layers["n_out"] = units[:-1], units[1:]
+    sizes = [(n_in + 1) * n_out for n_in, n_out in itertools.pairwise(units)]
+    layers["start"] = [0, *itertools.accumulate(sizes[:-1])]
+    return layers
 
 
 def starts_of(units):
@@ -184,7 +163,7 @@ def transposed(theta, net):
 
     ``theta`` itself if these have one output, whose transpose is the same.
     """
-    layers = zip(net.starts.tolist(), itertools.pairwise(net.units.tolist()), strict=False)
+    layers = zip(net.layers["start"].tolist(), itertools.pairwise(net.units), strict=True)
     read = [
         (start, n_in + 1, n_out)
         for start, (n_in, n_out) in layers
@@ -199,104 +178,11 @@ def transposed(theta, net):
     return theta_t
 
 
-# A block of this many rows keeps memory flat for any batch size; results do not depend on it.
-BLOCK_ROWS = 1024
-
-# Small networks form the gradient of each part of a mini-batch on its own and add these up: less
-# moves between cores than when all threads read all examples. The number depends on the network
-# alone, and so do the results.
-PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
-
-
-def n_parts(units, batch_size):
-    """Number of parts of a mini-batch that have gradients of their own; 0: not divided."""
-    small = starts_of(units)[-1] <= MOST_PARAMS
-    return PARTS if small and batch_size >= PARTS * LEAST_PART else 0
-
-
-def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
-    """Allocate the scratch that training takes, and divide phase 2 over the threads."""
-    units, dtype = [int(size) for size in units], np.dtype(dtype)
-    capacity = min(batch_size, BLOCK_ROWS)
-    chunks, start = [], 0
-    for k, (n_in, n_out) in enumerate(itertools.pairwise(units)):
-        rows = _rows_per_chunk(n_in, n_out)
-        for first in range(0, n_in + 1, rows):
-            last = min(n_in + 1, first + rows)
-            stop = start + (last - first) * n_out
-            chunks.append((k, first, last, start, start if first else start + n_out, stop))
-            start = stop
-    chunks = np.array(chunks, np.int64)
-    sizes = chunks[:, STOP] - chunks[:, START]
-    # Of T threads, thread t ends where the running cost, the number of weights, passes its part.
-    cost = np.cumsum(sizes)
-    shares = np.zeros((n_threads + 1, n_threads + 1), np.int64)
-    for T in range(1, n_threads + 1):
-        shares[T, 1:T] = np.searchsorted(cost - sizes / 2, cost[-1] * np.arange(1, T) / T)
-        shares[T, T] = len(chunks)
-    # Beside packed operands: a chunk's gradient turned, and its gradient.
-    chunk_bytes = VECTOR_BYTES * -(-int(sizes.max()) * dtype.itemsize // VECTOR_BYTES)
-    work = work_to_predict(units, dtype, capacity, n_threads, sparse, 2 * chunk_bytes)
-    below = capacity * int(work.widths[1:].sum())
-    return work._replace(
-        d=_aligned_zeros(below, dtype),
-        saved=_aligned_zeros(below if saving else 0, dtype),
-        y=np.zeros(capacity * units[-1], dtype),
-        row_loss=np.zeros(capacity, dtype),
-        cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
-        chunks=chunks,
-        shares=shares,
-        squares=np.zeros(len(chunks)),
-        norms=np.zeros(len(chunks)),
-        parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
-    )
-
-
-def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
-    """Allocate the scratch that the forward pass takes, for blocks of ``capacity`` rows."""
-    # Python's integers: with a few rows to predict, time goes into this and the like.
-    widths = [size + 1 for size in units]
-    widths[-1] -= 1
-    if sparse:
-        widths[0] = 0  # its rows are not copied
-    offsets = [0, *itertools.accumulate(widths)]
-    a_starts = np.array(offsets[:-1], np.int64) * capacity
-    a = _aligned_zeros(capacity * offsets[-1], dtype)
-    a[: capacity * widths[0] : widths[0] or 1] = 1
-    packed = _aligned_zeros(n_threads * (PACKED_BYTES + more_bytes) // dtype.itemsize, dtype)
-    none, no_integers = np.empty(0, dtype), np.empty((0, 0), np.int64)
-    return Work(
-        a=a,
-        d=none,
-        saved=none,
-        y=none,
-        widths=np.array(widths, np.int64),
-        a_starts=a_starts,
-        d_starts=a_starts - a_starts[1],
-        capacity=capacity,
-        row_loss=none,
-        cursors=no_integers,
-        chunks=no_integers,
-        shares=no_integers,
-        squares=np.empty(0),
-        norms=np.empty(0),
-        parts=np.empty((0, 0), dtype),
-        packed=packed.reshape(n_threads, -1),
-    )
-
-
-def _aligned_zeros(size, dtype):
-    """Zeros from the beginning of a vector register's worth of bytes on."""
-    lanes = VECTOR_BYTES // dtype.itemsize
-    buffer = np.zeros(size + lanes, dtype)
-    first = -buffer.__array_interface__["data"][0] % VECTOR_BYTES // dtype.itemsize
-    return buffer[first : first + size]
-
-
-def _rows_per_chunk(n_in, n_out):
-    """Rows of [b; W] in a chunk: whole tiles, worth a call, and enough chunks to share out."""
-    rows = max(-(-2048 // n_out), min(64, -(-n_in // 8)))
-    return int(-(-rows // TILE_ROWS) * TILE_ROWS)
+def readonly(array):
+    """A view of ``array`` that cannot be written: the one type under which inputs are compiled."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The algorithm of the notes, for a block of examples: the page to open first.
+"""The algorithm of the notes, for the examples of a micro-batch: the page to open first.
 
 Phase 1 works on rows (examples), phase 2 on parameters; each number is computed by one thread, in
 an order that does not depend on the number of threads::
@@ -8,35 +8,25 @@ an order that does not depend on the number of threads::
     thread 1     x -> a -> ... -> C, then d  |    dC/dtheta of its chunks over all rows, update
                                           barrier                                         barrier
 
-Small networks sum the gradient of their rows in phase 1 already, in parts that do not depend on the
-threads, and add these up in phase 2: see ``layout.PARTS``.
+Here is what is done with one part of the rows, and with one chunk of the parameters. ``plan`` says
+who does what: small networks, for example, sum the gradient of parts of the rows in phase 1.
 """
 
 import numpy as np
 
 from .activations import activate, multiply_by_slope
 from .dropout import drop
+from .inputs import gather, is_sparse, sparse_affine, sparse_gradient
 from .jit import leaf, section, shared
-from .layout import (
-    FIRST_ROW,
-    LAST_ROW,
-    LAYER,
-    SAVE_ACTIVATIONS,
-    SAVE_INPUTS,
-    SAVE_NOTHING,
-    START,
-    STOP,
-    WEIGHTS,
-)
+from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING
 from .losses import loss_slope, output_delta, row_losses, smooth
+from .machine import VECTOR_BYTES
 from .matmul import (
     PACKED_BYTES,
-    VECTOR_BYTES,
     dot_products,
     few_outputs,
     matmul,
     matrix,
-    prefetch,
     scratch_of,
     transpose,
 )
@@ -45,23 +35,6 @@ from .rules import squared_norm, update
 # What a product does with what is there. Variables, not literals, for which Numba would compile
 # the products anew.
 OVERWRITE, ADD = np.intp(0), np.intp(1)
-
-
-@leaf
-def gather(X, means, scales, rows, first, a, width, capacity, i0, i1):
-    """Copy examples rows[first + i0 .. first + i1] into the input layer of the block (dense X)."""
-    for i in range(i0, i1):
-        inputs = a[i * width + 1 : (i + 1) * width]
-        x = X[rows[first + i]]
-        if scales.size > 0:
-            for j in range(inputs.size):
-                inputs[j] = (x[j] - means[j]) / scales[j]
-        else:
-            for j in range(inputs.size):
-                inputs[j] = x[j]
-        following = first + i + capacity  # the same place in the next mini-batch
-        if following < rows.size:
-            prefetch(X[rows[following]])
 
 
 @leaf
@@ -78,32 +51,6 @@ def gather_targets(codes, targets, rows, first, y):
                 y[i * width + k] = targets[rows[first + i], k]
 
 
-@leaf
-def scaled(data, e):
-    """Entry e of the CSR arrays, as training sees it."""
-    x = data.values[e]
-    return x / data.scales[data.columns[e]] if data.scales.size > 0 else x
-
-
-@shared
-def sparse_affine(net, theta, data, rows, first, work, i0, i1):
-    """z <- b + x W of the first layer for CSR rows."""
-    n_out = net.units[1]
-    width = work.widths[1]
-    for i in range(i0, i1):
-        row = rows[first + i]
-        start = work.a_starts[1] + (i + 1) * width - n_out
-        z = work.a[start : start + n_out]
-        for j in range(n_out):
-            z[j] = theta[j]
-        for e in range(data.row_starts[row], data.row_starts[row + 1]):
-            x = scaled(data, e)
-            start = (np.int64(data.columns[e]) + 1) * n_out
-            w = theta[start : start + n_out]
-            for j in range(n_out):
-                z[j] += x * w[j]
-
-
 @shared
 def copy(to, rows):
     for i in range(rows.size):
@@ -111,56 +58,63 @@ def copy(to, rows):
 
 
 @section
-def feedforward(net, theta, theta_t, data, rows, first, work, thread, i0, i1, t):
-    """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for examples i0..i1 of the block.
-
-    ``t``: number of the update, for dropout.
-    """
-    scratch = scratch_of(work.packed, thread)
-    if data.row_starts.size == 0:
-        means, scales = data.means, data.scales
-        gather(data.X, means, scales, rows, first, work.a, work.widths[0], work.capacity, i0, i1)
-    for k in range(net.units.size - 1):
-        n_in, n_out = net.units[k] + 1, net.units[k + 1]
-        in_width, width = work.widths[k], work.widths[k + 1]
-        start, stop = work.a_starts[k + 1] + i0 * width, work.a_starts[k + 1] + i1 * width
-        if k == 0 and data.row_starts.size > 0:
-            sparse_affine(net, theta, data, rows, first, work, i0, i1)
-        else:
-            a = matrix(work.a, work.a_starts[k] + i0 * in_width, in_width, 1)
+def feedforward(net, theta, theta_t, data, work, part):
+    """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for a part of the examples."""
+    scratch = scratch_of(work.packed, part.thread)
+    i0, i1, training = part.i0, part.i1, part.t > 0
+    M = i1 - i0
+    sparse = is_sparse(data)
+    if sparse:
+        sparse_affine(net, theta, data, work, part)
+    else:
+        width = work.places[0].width
+        gather(data, part.rows, part.first, work.a, width, work.capacity, i0, i1)
+    for k in range(net.layers.size):
+        layer, below, here = net.layers[k], work.places[k], work.places[k + 1]
+        n_in, n_out, width = layer.n_in + 1, layer.n_out, here.width  # n_in with the 1
+        start, stop = here.a + i0 * width, here.a + i1 * width
+        if k > 0 or not sparse:
+            # z goes to where a will be, behind the 1 of each row if there is one.
+            a = matrix(work.a, below.a + i0 * below.width, below.width, 1)
             z = matrix(work.a, start + width - n_out, width, 1)
             if few_outputs(n_in, n_out, VECTOR_BYTES // scratch.size):
-                W_t = matrix(theta_t, net.starts[k], n_in, 1)
-                dot_products(scratch, OVERWRITE, z, a, W_t, i1 - i0, n_out, n_in)
+                # Vectors along the inputs, as a row of z is too short for them.
+                W_t = matrix(theta_t, layer.start, n_in, 1)
+                dot_products(scratch, OVERWRITE, z, a, W_t, M, n_out, n_in)
             else:
-                W = matrix(theta, net.starts[k], n_out, 1)
-                matmul(scratch, OVERWRITE, z, a, W, i1 - i0, n_out, n_in)
-        layer = work.a[start:stop]
-        saves = net.saves[k] if work.saved.size > 0 else SAVE_NOTHING
-        saved_start = work.d_starts[k + 1] + i0 * width
+                W = matrix(theta, layer.start, n_out, 1)
+                matmul(scratch, OVERWRITE, z, a, W, M, n_out, n_in)
+        rows = work.a[start:stop]
+        # Prediction saves nothing and drops nothing.
+        saves = layer.saves if training else SAVE_NOTHING
+        saved_start = here.d + i0 * width
         if saves == SAVE_INPUTS:
-            copy(work.saved[saved_start:], layer)
-        activate(net.activations[k], net.constants[k], layer, width)
+            copy(work.saved[saved_start:], rows)
+        activate(layer.activation, layer.constants, rows, width)
         if saves == SAVE_ACTIVATIONS:
-            copy(work.saved[saved_start:], layer)
-        if net.dropout[k] > 0.0 and work.d.size > 0:  # prediction, without deltas, drops nothing
-            drop(layer, width, net.dropout[k], net.seed, t, k, first + i0)
+            copy(work.saved[saved_start:], rows)
+        if training and layer.dropout > 0.0:
+            drop(rows, width, layer.dropout, net.seed, part.t, k, part.first + i0)
         if width > n_out:
+            # The bias unit a_0: activations were computed of all numbers in a row, so it is
+            # set to 1 again.
             for i in range(start, stop, width):
-                work.a[i] = scratch.like + 1
+                work.a[i] = work.a.dtype.type(1)
 
 
 @section
-def output_error(net, data, rows, first, work, i0, i1):
+def output_error(net, data, work, part):
     """Loss of each example, and dC/dz of the output layer if the activation belongs to the loss,
     otherwise dC/da; all times the example's weight."""
-    last = net.units.size - 1
-    width = net.units[last]
-    a = work.a[work.a_starts[last] + i0 * width : work.a_starts[last] + i1 * width]
-    d = work.d[work.d_starts[last] + i0 * width : work.d_starts[last] + i1 * width]
+    i0, i1 = part.i0, part.i1
+    place = work.places[net.layers.size]
+    width = place.width
+    a = work.a[place.a + i0 * width : place.a + i1 * width]
+    d = work.d[place.d + i0 * width : place.d + i1 * width]
     per_row = 1 if data.codes.size > 0 else width
     y = work.y[i0 * per_row : i1 * per_row]
-    gather_targets(data.codes, data.targets, rows, first + i0, y)
+    # d is scratch for the terms of the loss before it becomes the delta.
+    gather_targets(data.codes, data.targets, part.rows, part.first + i0, y)
     constants = net.loss_constants
     smooth(net.loss, constants, y)
     row_losses(net.loss, constants, work.row_loss[i0:i1], d, a, y, width)
@@ -170,126 +124,79 @@ def output_error(net, data, rows, first, work, i0, i1):
         loss_slope(net.loss, constants, d, a, y, width)
     if data.weights.size > 0:
         for i in range(i0, i1):
-            weight = data.weights[rows[first + i]]
+            weight = data.weights[part.rows[part.first + i]]
             work.row_loss[i] *= weight
             for k in range(width):
                 d[(i - i0) * width + k] *= weight
 
 
 @section
-def propagate_delta(net, theta_t, work, thread, first, i0, i1, t):
+def propagate_delta(net, theta_t, work, part):
     """delta^(l) <- (delta^(l+1) W^T) * sigma'(z^(l)), from the output to the first hidden layer."""
-    scratch = scratch_of(work.packed, thread)
-    last = net.units.size - 1
-    for k in range(last - net.canonical, 0, -1):  # the output's is dC/dz already, or dC/da
-        width = work.widths[k]
-        start, stop = i0 * width, i1 * width
+    scratch = scratch_of(work.packed, part.thread)
+    i0, i1 = part.i0, part.i1
+    last = net.layers.size
+    # Layer k - 1 leads to units k, layer k leads on from them. The output's d is dC/dz already if
+    # its activation belongs to the loss; otherwise it is dC/da, and still lacks the slope.
+    top = last - 1 if net.canonical else last
+    for k in range(top, 0, -1):
+        here = work.places[k]
+        width = here.width
+        start, stop = here.d + i0 * width, here.d + i1 * width
         if k < last:
-            n_in, n_out = net.units[k], net.units[k + 1]
-            above_width = work.widths[k + 1]
-            above_start = work.d_starts[k + 1] + (i0 + 1) * above_width - n_out
-            above = matrix(work.d, above_start, above_width, 1)
-            below = matrix(work.d, work.d_starts[k] + start + 1, width, 1)
-            W_t = matrix(theta_t, net.starts[k] + 1, n_in + 1, 1)
-            matmul(scratch, OVERWRITE, below, above, W_t, i1 - i0, n_in, n_out)
-        d = work.d[work.d_starts[k] + start : work.d_starts[k] + stop]
-        a = work.a[work.a_starts[k] + start : work.a_starts[k] + stop]
-        if net.saves[k - 1] != SAVE_NOTHING:
-            a = work.saved[work.d_starts[k] + start : work.d_starts[k] + stop]
-        multiply_by_slope(net.activations[k - 1], net.constants[k - 1], d, a, width)
-        if net.dropout[k - 1] > 0.0:
-            drop(d, width, net.dropout[k - 1], net.seed, t, k - 1, first + i0)
-
-
-@shared
-def sparse_gradient(net, gradient, data, rows, first, work, thread, r0, r1, i0, i1, restart):
-    """Add to the gradient of rows r0..r1 of [b; W] of the first layer, example by example.
-
-    ``restart``: find r0 in each CSR row; otherwise it is where the thread's last chunk ended.
-    """
-    n_out = net.units[1]
-    width = work.widths[1]
-    f0, f1 = max(0, r0 - 1), r1 - 1  # the features of these rows
-    for i in range(i0, i1):
-        start = work.d_starts[1] + (i + 1) * width - n_out
-        d = work.d[start : start + n_out]
-        if r0 == 0:
-            for j in range(n_out):
-                gradient[j] += d[j]
-        row = rows[first + i]
-        stop = data.row_starts[row + 1]
-        if restart:
-            low, high = data.row_starts[row], stop
-            while low < high:
-                middle = (low + high) // 2
-                if data.columns[middle] < f0:
-                    low = middle + 1
-                else:
-                    high = middle
-        else:
-            low = work.cursors[thread, i]
-        while low < stop and data.columns[low] < f1:
-            x = scaled(data, low)
-            start = (np.int64(data.columns[low]) + 1 - r0) * n_out
-            g = gradient[start : start + n_out]
-            for j in range(n_out):
-                g[j] += x * d[j]
-            low += 1
-        work.cursors[thread, i] = low
-
-
-@leaf
-def bounds(chunks, chunk):
-    """Where a chunk begins in theta, where its weights begin, and where it ends."""
-    return chunks[chunk, START], chunks[chunk, WEIGHTS], chunks[chunk, STOP]
-
-
-@leaf
-def gradient_of(gradient, packed, start, stop, thread, passing):
-    """The place for a chunk's gradient: its own, or if ``passing`` one that stays in the cache."""
-    if passing:
-        return packed[thread, packed.shape[1] - (stop - start) :]
-    return gradient[start:stop]
+            layer, above = net.layers[k], work.places[k + 1]
+            n_in, n_out = layer.n_in, layer.n_out
+            delta = matrix(work.d, above.d + (i0 + 1) * above.width - n_out, above.width, 1)
+            below = matrix(work.d, start + 1, width, 1)
+            W_t = matrix(theta_t, layer.start + 1, n_in + 1, 1)  # without the biases
+            matmul(scratch, OVERWRITE, below, delta, W_t, i1 - i0, n_in, n_out)
+        layer = net.layers[k - 1]
+        d = work.d[start:stop]
+        a = work.a[here.a + i0 * width : here.a + i1 * width]
+        if layer.saves != SAVE_NOTHING:
+            a = work.saved[start:stop]
+        multiply_by_slope(layer.activation, layer.constants, d, a, width)
+        # The same units as on the way forward: their mask is a hash of where they stand.
+        if layer.dropout > 0.0:
+            drop(d, width, layer.dropout, net.seed, part.t, k - 1, part.first + i0)
 
 
 @section
-def accumulate_gradient(net, g, data, rows, first, work, thread, chunk, i0, i1, fresh, restart):
-    """d[b; W] <- (d[b; W] +) [1 a]^T delta for one chunk of rows, over examples i0..i1.
+def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart):
+    """g <- (g +) [1 a]^T delta for a chunk, summed over a part of the examples.
 
-    ``fresh``: the first block of a mini-batch, which starts from zero. ``restart``: the thread's
-    first chunk of the block.
+    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. ``restart``: the first
+    of the chunks that the thread goes through.
     """
-    chunks = work.chunks
-    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
-    n_out = net.units[k + 1]
-    if k == 0 and data.row_starts.size > 0:
+    k, n_out = chunk.layer, net.layers[chunk.layer].n_out
+    if k == 0 and is_sparse(data):
         if fresh:
             for i in range(g.size):
                 g[i] = 0
-        sparse_gradient(net, g, data, rows, first, work, thread, r0, r1, i0, i1, restart)
+        sparse_gradient(net, g, data, work, part, chunk, restart)
         return
-    scratch = scratch_of(work.packed, thread)
+    scratch = scratch_of(work.packed, part.thread)
     add = OVERWRITE if fresh else ADD
-    M = r1 - r0
-    a_width, d_width = work.widths[k], work.widths[k + 1]
-    a_first = work.a_starts[k] + i0 * a_width + r0
-    d_first = work.d_starts[k + 1] + (i0 + 1) * d_width - n_out
-    B = i1 - i0
+    M, B = chunk.last_row - chunk.first_row, part.i1 - part.i0
+    below, above = work.places[k], work.places[k + 1]
+    a_first = below.a + part.i0 * below.width + chunk.first_row
+    d_first = above.d + (part.i0 + 1) * above.width - n_out
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned unless it is one row.
-        turned = matrix(work.packed[thread, PACKED_BYTES // scratch.size :], 0, M, 1)
+        turned = matrix(work.packed[part.thread, PACKED_BYTES // scratch.size :], 0, M, 1)
         if n_out == 1:
             turned = matrix(g, 0, M, 1)
         elif not fresh:
             transpose(scratch, turned, matrix(g, 0, n_out, 1), M, n_out)
-        a = matrix(work.a, a_first, a_width, 1)
-        delta_t = matrix(work.d, d_first, 1, d_width)
+        a = matrix(work.a, a_first, below.width, 1)
+        delta_t = matrix(work.d, d_first, 1, above.width)
         matmul(scratch, add, turned, delta_t, a, n_out, M, B)
         if n_out > 1:
             transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
     else:
-        a_t = matrix(work.a, a_first, 1, a_width)
-        delta = matrix(work.d, d_first, d_width, 1)
+        # The transposes are views: strides exchanged.
+        a_t = matrix(work.a, a_first, 1, below.width)
+        delta = matrix(work.d, d_first, above.width, 1)
         matmul(scratch, add, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
 
 
@@ -305,42 +212,42 @@ def add_parts(g, parts, start):
 
 
 @section
-def norm_of_chunk(params, g, work, alpha, chunk):
+def norm_of_chunk(params, chunk, g, alpha):
     """The chunk's part of the squared norm of the gradient sum with its penalty."""
-    start, weights, stop = bounds(work.chunks, chunk)
-    biases = weights - start
+    start, weights, stop = chunk.start, chunk.weights, chunk.stop
     T = g.dtype.type
-    norm = squared_norm(params.theta[start:weights], g[:biases], T(0))
-    return norm + squared_norm(params.theta[weights:stop], g[biases:], T(alpha))
+    norm = squared_norm(params.theta[start:weights], g[: weights - start], T(0))
+    return norm + squared_norm(params.theta[weights:stop], g[weights - start :], T(alpha))
 
 
 @section
-def update_chunk(net, params, g, work, rule, c, thread, chunk, scale):
-    """Update a chunk and its transpose from its gradient, and sum its squared weights."""
-    start, weights, stop = bounds(work.chunks, chunk)
-    alpha, is_bias = 0.0, True  # biases are not penalised
-    for first, last in ((start, weights), (weights, stop)):
-        w = params.theta[first:last]
-        part = g[first - start : last - start]
-        squares = update(rule.code, c, w, part, params.state, first, last, alpha, scale, is_bias)
-        alpha, is_bias = rule.alpha, False
-    work.squares[chunk] = squares
-    theta, theta_t = params.theta, params.theta_t
-    transpose_chunk(net.units, net.starts, work.chunks, chunk, theta, theta_t, work.packed, thread)
+def update_chunk(net, params, chunk, g, rule, c, scale, scratch):
+    """Update a chunk and its transpose; returns the sum of its squared weights."""
+    # Its biases, if it has any, and then its weights, by one loop: Numba would inline a second call
+    # as a second copy. What the last turn returns is of the weights: biases are not penalised.
+    squares, first, is_bias = 0.0, chunk.start, True
+    for last in (chunk.weights, chunk.stop):
+        w, of_w = params.theta[first:last], g[first - chunk.start : last - chunk.start]
+        squares = update(rule, c, w, of_w, params.state, first, scale, is_bias)
+        first, is_bias = last, False
+    transpose_chunk(net, params, chunk, scratch)
+    return squares
 
 
 @leaf
-def transpose_chunk(units, starts, chunks, chunk, theta, theta_t, packed, thread):
-    """Write the rows of the chunk into the columns of theta_t."""
-    k, r0, r1 = chunks[chunk, LAYER], chunks[chunk, FIRST_ROW], chunks[chunk, LAST_ROW]
-    n_in, n_out = units[k] + 1, units[k + 1]
-    if k > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
-        start = starts[k] + r0
+def transpose_chunk(net, params, chunk, scratch):
+    """Write the rows of the chunk into the columns of theta_t, where anyone reads them there."""
+    theta, theta_t = params.theta, params.theta_t
+    layer, first_row = net.layers[chunk.layer], chunk.first_row
+    n_in, n_out, n_rows = layer.n_in + 1, layer.n_out, chunk.last_row - chunk.first_row
+    # Delta propagation reads all layers but the first, the forward pass those of few outputs.
+    if chunk.layer > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
+        start = layer.start + first_row
         if n_out == 1:
-            w, w_t = theta[start : start + r1 - r0], theta_t[start : start + r1 - r0]
+            w, w_t = theta[start : start + n_rows], theta_t[start : start + n_rows]
             for i in range(w.size):
                 w_t[i] = w[i]
         else:
-            w = matrix(theta, starts[k] + r0 * n_out, n_out, 1)
+            w = matrix(theta, chunk.start, n_out, 1)
             w_t = matrix(theta_t, start, n_in, 1)
-            transpose(scratch_of(packed, thread), w_t, w, r1 - r0, n_out)
+            transpose(scratch, w_t, w, n_rows, n_out)

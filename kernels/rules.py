@@ -4,9 +4,11 @@ Every rule first completes the gradient, g <- (g + alpha w) / W, with W the sum 
 weights of the mini-batch (its size without weights); biases have alpha 0. It also sums the squares
 of w for the penalty, in the same pass. Then there are two forms::
 
-    MOMENTUM    v <- b1 v + c1 g;                              w <- w + s1 v + s2 g
-    ADAPTIVE    m <- b1 m + c1 g;  v <- b2 v + c2 g^2;
-                w <- keep w - (s1 m + s2 g) / (sqrt(v) + epsilon)
+    MOMENTUM    v <- decay_1 v + gain_1 g
+                w <- w + step_of_moment v + step_of_gradient g
+    ADAPTIVE    m <- decay_1 m + gain_1 g
+                v <- decay_2 v + gain_2 g^2
+                w <- keep w - (step_of_moment m + step_of_gradient g) / (sqrt(v) + epsilon)
 
 and the rules are coefficients for them, which ``coefficients`` computes for each update:
 
@@ -25,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf, shared
-from .layout import ALPHA, BETA_2, CLIP_NORM, CODE, EPSILON, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
 SOLVERS = {
@@ -59,60 +60,59 @@ class Rule(NamedTuple):
 class Coefficients(NamedTuple):
     """What the two forms take, for one update."""
 
-    b1: float
-    c1: float
-    b2: float
-    c2: float
-    s1: float
-    s2: float
+    decay_1: float
+    gain_1: float
+    decay_2: float
+    gain_2: float
+    step_of_moment: float
+    step_of_gradient: float
     epsilon: float
     keep: float
-
-
-def give(orders, rule):
-    """Write the rule into the orders of a slice."""
-    orders.integers[CODE] = rule.code
-    orders.numbers[LEARNING_RATE : CLIP_NORM + 1] = rule[1:]
-
-
-@leaf
-def rule_of(orders):
-    """The rule that is to be found there."""
-    numbers = orders.numbers
-    return Rule(
-        orders.integers[CODE],
-        numbers[LEARNING_RATE],
-        numbers[ALPHA],
-        numbers[MOMENTUM],
-        numbers[BETA_2],
-        numbers[EPSILON],
-        numbers[WEIGHT_DECAY],
-        numbers[CLIP_NORM],
-    )
 
 
 @leaf
 def coefficients(rule, t):
     """The coefficients of update number ``t``, counted from 1."""
-    eta, b1, b2 = rule.learning_rate, rule.momentum, rule.beta_2
-    c1, c2, s1, s2, epsilon, keep = 1.0 - b1, 1.0 - b2, 0.0, eta, rule.epsilon, 1.0
+    eta, beta_1, beta_2 = rule.learning_rate, rule.momentum, rule.beta_2
+    gain_1, decay_2, gain_2 = 1.0 - beta_1, beta_2, 1.0 - beta_2
+    step_of_moment, step_of_gradient, epsilon, keep = 0.0, eta, rule.epsilon, 1.0
     if rule.code in (SGD, NESTEROV):
-        c1, s1, s2 = -eta, 1.0, 0.0
-        if rule.code == NESTEROV:
-            s1, s2 = b1, -eta
+        gain_1 = -eta
+        if rule.code == SGD:
+            step_of_moment, step_of_gradient = 1.0, 0.0
+        else:  # looks ahead by another step of the momentum
+            step_of_moment, step_of_gradient = beta_1, -eta
     elif rule.code == ADAGRAD:
-        b2, c2 = 1.0, 1.0
+        decay_2, gain_2 = 1.0, 1.0
     elif rule.code in (ADAM, ADAMW, NADAM):
-        second = np.sqrt(1.0 - b2**t)
-        s1, s2 = eta * second / (1.0 - b1**t), 0.0
+        # Both moments begin at zero: the corrections for it go into the step.
+        second = np.sqrt(1.0 - beta_2**t)
+        step_of_moment, step_of_gradient = eta * second / (1.0 - beta_1**t), 0.0
         if rule.code != ADAM:
             epsilon *= second
         if rule.code == ADAMW:
             keep = 1.0 - eta * rule.weight_decay
         elif rule.code == NADAM:
-            s2 = s1 * (1.0 - b1)
-            s1 = eta * second * b1 / (1.0 - b1 ** (t + 1))
-    return Coefficients(b1, c1, b2, c2, s1, s2, epsilon, keep)
+            step_of_gradient = step_of_moment * (1.0 - beta_1)
+            step_of_moment = eta * second * beta_1 / (1.0 - beta_1 ** (t + 1))
+    return Coefficients(
+        beta_1, gain_1, decay_2, gain_2, step_of_moment, step_of_gradient, epsilon, keep
+    )
+
+
+@leaf
+def _typed(c, T, is_bias):
+    """The coefficients as numbers of type T; biases do not decay."""
+    return Coefficients(
+        T(c.decay_1),
+        T(c.gain_1),
+        T(c.decay_2),
+        T(c.gain_2),
+        T(c.step_of_moment),
+        T(c.step_of_gradient),
+        T(c.epsilon),
+        T(1.0 if is_bias else c.keep),
+    )
 
 
 @leaf
@@ -125,66 +125,56 @@ def _complete(w, g, alpha, scale):
 
 
 @leaf
-def _momentum(w, g, v, alpha, scale, b1, c1, s1, s2):
+def _momentum(w, g, v, c, alpha, scale):
     squares = w.dtype.type(0)
     for i in range(w.size):
         squares += w[i] * w[i]
         step = (g[i] + alpha * w[i]) * scale
-        v[i] = b1 * v[i] + c1 * step
-        w[i] += s1 * v[i] + s2 * step
+        v[i] = c.decay_1 * v[i] + c.gain_1 * step
+        w[i] += c.step_of_moment * v[i] + c.step_of_gradient * step
     return squares
 
 
 @leaf
-def _adaptive(w, g, m, v, alpha, scale, b1, c1, b2, c2, s1, s2, epsilon, keep):
+def _adaptive(w, g, m, v, c, alpha, scale):
     squares = w.dtype.type(0)
     for i in range(w.size):
         squares += w[i] * w[i]
         step = (g[i] + alpha * w[i]) * scale
-        m[i] = b1 * m[i] + c1 * step
-        v[i] = b2 * v[i] + c2 * (step * step)
-        w[i] = keep * w[i] - (s1 * m[i] + s2 * step) / (np.sqrt(v[i]) + epsilon)
+        m[i] = c.decay_1 * m[i] + c.gain_1 * step
+        v[i] = c.decay_2 * v[i] + c.gain_2 * (step * step)
+        moment = c.step_of_moment * m[i] + c.step_of_gradient * step
+        w[i] = c.keep * w[i] - moment / (np.sqrt(v[i]) + c.epsilon)
     return squares
 
 
 @leaf
-def update(code, c, w, g, state, start, stop, alpha, scale, is_bias):
-    """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[start:stop]``.
+def update(rule, c, w, g, state, first, scale, is_bias):
+    """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[first:]``.
 
     Parameters
     ----------
-    code : of the rule
+    rule : Rule, or a record with its fields
     c : Coefficients
-    alpha : of the penalty, 0 for biases
+    w, g : of one size
+    state : (n_slots, n_params)
     scale : what the completed gradient is multiplied with, 1 / W
+    is_bias : whether ``w`` are biases, which are neither penalised nor decay
 
     Returns
     -------
-    the sum of squares of the weights as they were
+    the sum of squares of the weights as they were, float64
     """
     T = w.dtype.type
-    if code == GRADIENT:
-        squares = _complete(w, g, T(alpha), T(scale))
-    elif code in (SGD, NESTEROV):
-        v = state[0, start:stop]
-        squares = _momentum(w, g, v, T(alpha), T(scale), T(c.b1), T(c.c1), T(c.s1), T(c.s2))
+    # Conversion once per chunk, so that loops over float32 have no float64 in them.
+    c, scale, alpha = _typed(c, T, is_bias), T(scale), T(0.0 if is_bias else rule.alpha)
+    stop = first + w.size
+    if rule.code == GRADIENT:
+        squares = _complete(w, g, alpha, scale)
+    elif rule.code in (SGD, NESTEROV):
+        squares = _momentum(w, g, state[0, first:stop], c, alpha, scale)
     else:
-        squares = _adaptive(
-            w,
-            g,
-            state[0, start:stop],
-            state[1, start:stop],
-            T(alpha),
-            T(scale),
-            T(c.b1),
-            T(c.c1),
-            T(c.b2),
-            T(c.c2),
-            T(c.s1),
-            T(c.s2),
-            T(c.epsilon),
-            T(1.0 if is_bias else c.keep),
-        )
+        squares = _adaptive(w, g, state[0, first:stop], state[1, first:stop], c, alpha, scale)
     return np.float64(squares)
 
 

@@ -1,264 +1,217 @@
-"""The two entry points that Python calls, compiled once per dtype.
+"""The three entry points that Python calls, compiled once per dtype: train, predict, losses.
 
-Both are run by every thread with its own ``thread`` number, 0 in the thread that called ``fit`` or
-``predict``. Training returns after a slice of an epoch, so that Python stays alive in between.
+``train`` and ``predict`` are run by every thread with its own ``thread`` number, 0 in the thread
+that called ``fit`` or ``predict``. Training returns after a slice of an epoch, so that Python stays
+alive in between. ``losses`` is for outputs that are there already: validation.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from .activations import N_CONSTANTS
-from .barrier import (
-    let_slice_end,
-    nanoseconds,
-    new_sync,
-    slice_ends,
-    start_slice,
-    wait_for_all,
-    wait_for_slice,
-)
-from .denormals import flush_denormals, restore_denormals
-from .jit import Entry, borrowed, exact, readonly
-from .layout import (
-    ARRIVED,
-    BATCH_LOSS,
-    BATCH_SIZE,
-    BATCH_WEIGHT,
-    END,
-    FIRST,
-    LAST,
-    LOSS,
-    SECONDS,
-    THREADS,
-    UPDATES,
-    Data,
-    Net,
-    Params,
-    Work,
-    empty_data,
-    new_orders,
-    work_for,
-)
-from .losses import QUANTILES
-from .matmul import TILE_ROWS
+from .cache import Entry
+from .jit import exact, section
+from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
+from .losses import QUANTILES, row_losses, smooth
+from .machine import flush_denormals, restore_denormals
+from .matmul import scratch_of
 from .network import (
     accumulate_gradient,
     add_parts,
-    bounds,
     feedforward,
-    gradient_of,
     norm_of_chunk,
     output_error,
     propagate_delta,
     transpose_chunk,
     update_chunk,
 )
-from .rules import GRADIENT, coefficients, rule_of
+from .plan import BY_CHUNKS, BY_ROWS, Work, bounds_of, examples_of, plan_for, program_of, work_for
+from .rules import coefficients
+from .team import TIME_OVER, end_slice_in_time, meet, new_team, start_slice, wait_for_slice
+
+
+class MicroBatch(NamedTuple):
+    """Examples rows[first : first + size], which go through at once; see ``plan.MICRO_BATCH``."""
+
+    rows: np.ndarray  # (n,) int64: the examples in the order of the epoch
+    first: int
+    size: int
+    begins: bool  # whether it is the first of its mini-batch, and whether the last
+    ends: bool
+    t: int  # number of the update, from 1 on
+    scale: float  # 1 / the weight of all examples of the mini-batch
 
 
 @exact
 def add_in_order(total, terms, n):
-    """total + terms[0] + ... + terms[n - 1], one after the other, however blocks divide them."""
+    """total + terms[0] + ... + terms[n - 1], one after the other, however threads divide them.
+
+    A sum over examples or chunks is float64 for float32 too.
+    """
     for i in range(n):
         total += np.float64(terms[i])
     return total
 
 
-def _train(net, params, data, rows, orders, work, sync, thread):
-    """Mini-batch gradient descent over a slice of an epoch.
+@section
+def weight_of(data, rows, first, last):
+    """Sum of the weights of examples rows[first:last]; their number, where there are no weights."""
+    if data.weights.size == 0:
+        return np.float64(last - first)
+    total = 0.0
+    for i in range(first, last):
+        total += data.weights[rows[i]]
+    return total
 
-    Thread 0 goes through one slice and returns. The others stay until ``sync[ABORT]`` is set,
-    and take part in every slice that is not for thread 0 alone. They read neither orders nor rows
-    after the last barrier of a slice, so that thread 0 may write new ones.
+
+@section
+def clipped(scale, norms, most):
+    """``scale``, or less: so that the gradient times it has no greater norm than ``most``."""
+    norm = np.sqrt(add_in_order(0.0, norms, norms.size)) * scale
+    if norm > most:
+        scale *= most / norm
+    return scale
+
+
+@section
+def room_for_gradient(params, work, stage, task, chunk, batch, thread):
+    """Where the gradient of a chunk is formed."""
+    start, stop = chunk.start, chunk.stop
+    if stage.tasks == BY_ROWS:
+        return work.parts[task.part, start:stop]
+    if stage.temporary and batch.begins and batch.ends:
+        # Scratch of the thread, the same for all of its chunks, which stays in the L1 cache.
+        return work.packed[thread, work.packed.shape[1] - (stop - start) :]
+    return params.gradient[start:stop]
+
+
+@section
+def train_micro_batch(net, params, data, plan, work, team, batch, thread):
+    """All stages of the program for one micro-batch; False if the threads are to leave."""
+    orders = team.orders[0]
+    n_threads, program = orders.n_threads, program_of(orders)
+    scratch, scale = scratch_of(work.packed, thread), batch.scale
+    c = coefficients(orders, batch.t)
+    for number in range(plan.stages.shape[1]):
+        stage = plan.stages[program, number]
+        # Each thread computes the same scale, from norms that are complete behind a barrier.
+        if stage.clip and batch.ends:
+            scale = clipped(scale, work.norms, orders.clip_norm)
+        mine = bounds_of(plan, stage.tasks, n_threads)
+        for task_number in range(mine[thread], mine[thread + 1]):
+            task = plan.tasks[task_number]
+            i0, i1 = examples_of(task, batch.size)
+            part = Part(batch.rows, batch.first, i0, i1, batch.t, thread)
+            # A small micro-batch may have fewer rows than would do for all tasks.
+            if stage.forward and i1 > i0:
+                feedforward(net, params.theta, params.theta_t, data, work, part)
+                output_error(net, data, work, part)
+                propagate_delta(net, params.theta_t, work, part)
+            for k in range(task.first_chunk, task.last_chunk):
+                chunk = plan.chunks[k]
+                # What follows is done with one chunk at a time, while its gradient is in the cache.
+                g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
+                if stage.gradient:
+                    restart = k == task.first_chunk
+                    accumulate_gradient(net, data, work, part, chunk, g, batch.begins, restart)
+                if batch.ends:
+                    if stage.add_parts:
+                        add_parts(g, work.parts, chunk.start)
+                    if stage.norm:
+                        work.norms[k] = norm_of_chunk(params, chunk, g, orders.alpha)
+                    if stage.update:
+                        squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
+                        work.squares[k] = squares
+        # A slice may end early behind the last barrier only, where all threads look.
+        if stage.last and thread == 0 and n_threads > 1:
+            end_slice_in_time(team)
+        if not meet(team.sync, n_threads):
+            return False
+        # The losses are there; their next writer waits for thread 0 at the next barrier.
+        if stage.tasks == BY_ROWS and thread == 0:
+            orders.batch_loss = add_in_order(orders.batch_loss, work.row_loss, batch.size)
+        if stage.last:
+            break
+    return True
+
+
+@section
+def train_slice(net, params, data, rows, plan, work, team, thread):
+    """A slice of an epoch, mini-batch by mini-batch; False if the threads are to leave."""
+    orders = team.orders[0]
+    first, last, end, batch_size = orders.first, orders.last, orders.end, orders.batch_size
+    n_threads, t, total_weight = orders.n_threads, orders.updates, orders.batch_weight
+    # Weights may have changed in between, by L-BFGS or by Python: each thread transposes its own.
+    mine = bounds_of(plan, BY_CHUNKS, n_threads)
+    for number in range(mine[thread], mine[thread + 1]):
+        task = plan.tasks[number]
+        for k in range(task.first_chunk, task.last_chunk):
+            transpose_chunk(net, params, plan.chunks[k], scratch_of(work.packed, thread))
+    if not meet(team.sync, n_threads):
+        return False
+    for start in range(first - first % batch_size, last, batch_size):
+        stop = min(start + batch_size, end)
+        if start >= first:  # otherwise the slice goes on within a mini-batch
+            total_weight = weight_of(data, rows, start, stop)
+            if thread == 0:
+                orders.batch_loss = 0.0
+        if total_weight == 0.0:
+            continue  # no example counts: as if they were not there
+        for i in range(max(start, first), min(stop, last), work.capacity):
+            # Whole micro-batches only: ``last`` is the end of one.
+            size = min(work.capacity, stop - i)
+            begins, ends = i == start, i + size == stop
+            batch = MicroBatch(rows, i, size, begins, ends, t + 1, 1.0 / total_weight)
+            if not train_micro_batch(net, params, data, plan, work, team, batch, thread):
+                return False
+            if n_threads > 1 and team.sync[TIME_OVER] != 0:
+                last = i + size
+                break
+        if stop > last:
+            break  # the rest of the mini-batch is for the next slice
+        t += 1
+        if thread == 0:
+            squares = add_in_order(0.0, work.squares, work.squares.size)
+            loss = orders.batch_loss + 0.5 * orders.alpha * squares
+            orders.loss += loss / total_weight * (stop - start)
+        if stop == last:
+            break  # perhaps before its time
+    # The last mini-batches may have been skipped, without a barrier.
+    if not meet(team.sync, n_threads):
+        return False
+    if thread == 0:
+        orders.batch_weight, orders.updates, orders.last = total_weight, t, last
+    return True
+
+
+def _train(net, params, data, rows, plan, work, team, thread):
+    """Mini-batch gradient descent over a slice of an epoch; by helpers, over one after the other.
 
     Parameters
     ----------
-    net, params, data, orders, work : see layout
-    rows : (n,) int64, the examples in the order of this epoch
-    sync : see barrier
+    net, params, data : see layout
+    rows : (n_rows,) int64
+        The training examples in the order of this epoch.
+    plan, work : see plan
+    team : see team
     thread : int
     """
-    net, params, data, work = borrowed(net), borrowed(params), borrowed(data), borrowed(work)
-    rows, orders, sync = borrowed(rows), borrowed(orders), borrowed(sync)
     mode = flush_denormals()
-    slices = 0
-    deadline = np.int64(0)
-    while True:
+    going_on, slices = True, 0
+    while going_on:
         if thread > 0:
             slices += 1
-            if not wait_for_slice(sync, slices):
-                return
-        elif orders.integers[THREADS] > 1:
-            deadline = nanoseconds() + np.int64(1e9 * orders.numbers[SECONDS])
-            start_slice(sync)
-
-        n_threads = orders.integers[THREADS]
-        first, last = orders.integers[FIRST], orders.integers[LAST]
-        batch_size, t = orders.integers[BATCH_SIZE], orders.integers[UPDATES]
-        arrivals = orders.integers[ARRIVED]
-        end, rule = orders.integers[END], rule_of(orders)
-        loss, batch_loss = orders.numbers[LOSS], orders.numbers[BATCH_LOSS]
-        total_weight = orders.numbers[BATCH_WEIGHT]
-        shares = work.shares[n_threads]
-        n_parts = work.parts.shape[0]
-        for chunk in range(shares[thread], shares[thread + 1]):
-            transpose_chunk(
-                net.units,
-                net.starts,
-                work.chunks,
-                chunk,
-                params.theta,
-                params.theta_t,
-                work.packed,
-                thread,
-            )
-        if n_threads > 1:
-            arrivals += n_threads
-            if not wait_for_all(sync, arrivals):
-                restore_denormals(mode)
-                return
-        for batch in range(first - first % batch_size, last, batch_size):
-            batch_end = min(batch + batch_size, end)
-            if batch >= first:
-                batch_loss = 0.0
-                total_weight = np.float64(batch_end - batch)
-                if data.weights.size > 0:
-                    total_weight = 0.0
-                    for i in range(batch, batch_end):
-                        total_weight += data.weights[rows[i]]
-            if total_weight == 0.0:
-                continue  # no example counts: as if they were not there
-            c = coefficients(rule, t + 1)
-            clipping = rule.clip_norm < np.inf
-            for block in range(max(batch, first), min(batch_end, last), work.capacity):
-                B = min(work.capacity, batch_end - block)
-                fresh, complete = block == batch, block + B == batch_end
-                # Whether no one reads the gradient once its chunk is updated.
-                passing = fresh and complete and rule.code != GRADIENT and not clipping
-                # Phase 1: the examples of this thread, or of the parts that it takes.
-                shares_of_rows = n_parts if n_parts > 0 else n_threads
-                share = (B + shares_of_rows - 1) // shares_of_rows
-                share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-                for part in range(thread, shares_of_rows, n_threads):
-                    i0, i1 = min(B, part * share), min(B, (part + 1) * share)
-                    if i1 > i0:
-                        feedforward(
-                            net,
-                            params.theta,
-                            params.theta_t,
-                            data,
-                            rows,
-                            block,
-                            work,
-                            thread,
-                            i0,
-                            i1,
-                            t + 1,
-                        )
-                        output_error(net, data, rows, block, work, i0, i1)
-                        propagate_delta(net, params.theta_t, work, thread, block, i0, i1, t + 1)
-                    if n_parts > 0:
-                        for chunk in range(work.chunks.shape[0]):
-                            start, _, stop = bounds(work.chunks, chunk)
-                            g = work.parts[part, start:stop]
-                            accumulate_gradient(
-                                net,
-                                g,
-                                data,
-                                rows,
-                                block,
-                                work,
-                                thread,
-                                chunk,
-                                i0,
-                                i1,
-                                fresh,
-                                chunk == 0,
-                            )
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if not wait_for_all(sync, arrivals):
-                        restore_denormals(mode)
-                        return
-                if thread == 0:
-                    batch_loss = add_in_order(batch_loss, work.row_loss, B)
-                # Phase 2: the chunks of this thread. A gradient that may have to be clipped is
-                # complete before any of it is used: then there are two stages.
-                scale = 1.0 / total_weight
-                for stage in range(2 if clipping and complete else 1):
-                    if stage == 1:
-                        if n_threads > 1:
-                            arrivals += n_threads
-                            if not wait_for_all(sync, arrivals):
-                                restore_denormals(mode)
-                                return
-                        norm = np.sqrt(add_in_order(0.0, work.norms, work.norms.size)) * scale
-                        if norm > rule.clip_norm:
-                            scale *= rule.clip_norm / norm
-                    for chunk in range(shares[thread], shares[thread + 1]):
-                        start, _, stop = bounds(work.chunks, chunk)
-                        g = gradient_of(params.gradient, work.packed, start, stop, thread, passing)
-                        if stage == 0 and n_parts == 0:
-                            restart, i0, i1 = chunk == shares[thread], np.int64(0), np.int64(B)
-                            accumulate_gradient(
-                                net,
-                                g,
-                                data,
-                                rows,
-                                block,
-                                work,
-                                thread,
-                                chunk,
-                                i0,
-                                i1,
-                                fresh,
-                                restart,
-                            )
-                        elif stage == 0 and complete:
-                            add_parts(g, work.parts, start)
-                        if complete and clipping and stage == 0:
-                            work.norms[chunk] = norm_of_chunk(params, g, work, rule.alpha, chunk)
-                        elif complete:
-                            update_chunk(net, params, g, work, rule, c, thread, chunk, scale)
-                if n_threads > 1:
-                    arrivals += n_threads
-                    if thread == 0 and nanoseconds() > deadline:
-                        let_slice_end(sync, arrivals)
-                    if not wait_for_all(sync, arrivals):
-                        restore_denormals(mode)
-                        return
-                    if slice_ends(sync, arrivals):
-                        last = block + B
-                        break
-            if batch_end > last:
-                break  # the rest is for the next slice
-            t += 1
-            if thread == 0:
-                squares = add_in_order(0.0, work.squares, work.squares.size)
-                penalty = 0.5 * rule.alpha * squares
-                loss += (batch_loss + penalty) / total_weight * (batch_end - batch)
-            if batch_end == last:
-                break  # perhaps before its time
-        if n_threads > 1:  # the last mini-batches may have been skipped, without a barrier
-            arrivals += n_threads
-            if not wait_for_all(sync, arrivals):
-                restore_denormals(mode)
-                return
-        if thread == 0:
-            orders.numbers[LOSS], orders.numbers[BATCH_LOSS] = loss, batch_loss
-            orders.numbers[BATCH_WEIGHT] = total_weight
-            orders.integers[UPDATES], orders.integers[LAST] = t, last
-            orders.integers[ARRIVED] = arrivals
-            restore_denormals(mode)
-            return
+            going_on = wait_for_slice(team.sync, slices)
+        elif team.orders[0].n_threads > 1:
+            start_slice(team)
+        if going_on:
+            going_on = train_slice(net, params, data, rows, plan, work, team, thread)
+        going_on = going_on and thread > 0  # thread 0 returns to Python
+    restore_denormals(mode)
 
 
 def _predict(
-    units,
-    starts,
-    activations,
-    constants,
-    saves,
-    dropout,
+    layers,
     X,
     values,
     columns,
@@ -266,8 +219,7 @@ def _predict(
     means,
     scales,
     a,
-    widths,
-    a_starts,
+    places,
     packed,
     capacity,
     theta,
@@ -279,95 +231,83 @@ def _predict(
 ):
     """out[i] <- output of the network for example rows[i], ``(len(rows), n_outputs)``.
 
-    The first arguments are what the forward pass reads of Net, Data and Work, see ``for_predict``:
-    to take in whole tuples is as much work as to predict a row.
+    So many parameters because Python calls it: the first are what the forward pass reads of Net,
+    Data and Work, see ``for_predict``. To take in whole tuples is as much work as to predict a row.
     """
-    no_integers, no_reals, none = np.empty((0, 0), np.int64), dropout[:0], a[:0]
-    net = Net(units, starts, activations, constants, saves, dropout, 0, 0, no_reals, 0)
-    data = Data(X, values, columns, row_starts, means, scales, columns[:0], X[:0], values[:0], 1.0)
+    unused, unused_2d = a[:0], packed[:0]
+    net = Net(layers, 0, 0, unused, 0)
+    data = Data(X, values, columns, row_starts, means, scales, unused, unused_2d, unused, 1.0)
     work = Work(
         a=a,
-        d=none,
-        saved=none,
-        y=none,
-        widths=widths,
-        a_starts=a_starts,
-        d_starts=a_starts,
+        d=unused,
+        saved=unused,
+        y=unused,
+        places=places,
         capacity=capacity,
-        row_loss=none,
-        cursors=no_integers,
-        chunks=no_integers,
-        shares=no_integers,
-        squares=no_reals,
-        norms=no_reals,
-        parts=packed[:0],
+        row_loss=unused,
+        cursors=unused_2d,
+        squares=unused,
+        norms=unused,
+        parts=unused_2d,
         packed=packed,
     )
-    net, data, work = borrowed(net), borrowed(data), borrowed(work)
-    theta, theta_t = borrowed(theta), borrowed(theta_t)
-    rows, out = borrowed(rows), borrowed(out)
-    n = rows.size
-    block = work.capacity // n_threads
-    width = net.units[net.units.size - 1]
-    outputs = work.a_starts[net.units.size - 1]
-    share = (n + n_threads - 1) // n_threads
-    i0 = thread * block
-    for first in range(thread * share, min(n, (thread + 1) * share), block):
-        B = min(block, min(n, (thread + 1) * share) - first)
-        feedforward(net, theta, theta_t, data, rows, first - i0, work, thread, i0, i0 + B, 0)
+    share = (rows.size + n_threads - 1) // n_threads
+    stop = min(rows.size, (thread + 1) * share)
+    # Each thread has rows i0..i0 + size of the scratch to itself.
+    size = work.capacity // n_threads
+    i0, place = thread * size, work.places[net.layers.size]
+    for first in range(thread * share, stop, size):
+        B = min(size, stop - first)
+        # A part's row i is example rows[first + i], counted from row 0 of the scratch: i0 goes off.
+        part = Part(rows, first - i0, i0, i0 + B, 0, thread)
+        feedforward(net, theta, theta_t, data, work, part)
         for i in range(B):
-            for k in range(width):
-                out[first + i, k] = work.a[outputs + (i0 + i) * width + k]
+            for k in range(place.width):
+                out[first + i, k] = work.a[place.a + (i0 + i) * place.width + k]
 
 
 def for_predict(net, data, work):
     """What ``predict`` takes of these, its first arguments."""
-    return (
-        *net[: Net._fields.index("seed")],
-        *data[: Data._fields.index("codes")],
-        work.a,
-        work.widths,
-        work.a_starts,
-        work.packed,
-        work.capacity,
-    )
+    of_data = data[: Data._fields.index("codes")]
+    return net.layers, *of_data, work.a, work.places, work.packed, work.capacity
 
 
-def _sample_net():
-    integers, reals = np.array([0]), np.array([0.0])
-    return Net(
-        units=np.array([1, 1]),
-        starts=np.array([0, 2]),
-        activations=integers,
-        constants=np.zeros((1, N_CONSTANTS)),
-        saves=integers,
-        dropout=reals,
-        seed=0,
-        loss=0,
-        loss_constants=np.zeros(QUANTILES + 1),
-        canonical=1,
-    )
+def _losses(net, row_loss, terms, a, y):
+    """Loss of each example, ``row_loss``; the other arguments as in ``losses.row_losses``."""
+    smooth(net.loss, net.loss_constants, y)
+    width = net.layers[net.layers.size - 1].n_out
+    row_losses(net.loss, net.loss_constants, row_loss, terms, a, y, width)
+
+
+_SAMPLE_NET = Net(
+    layers=np.zeros(1, LAYER),
+    seed=0,
+    loss=0,
+    loss_constants=np.zeros(QUANTILES + 1),
+    canonical=1,
+)
 
 
 def _sample_train(dtype):
     vector = np.zeros(2, dtype)
     return (
-        _sample_net(),
+        _SAMPLE_NET,
         Params(vector, vector, vector, np.zeros((1, 2), dtype)),
         empty_data(dtype),
         np.zeros(1, np.int64),
-        new_orders(1),
+        plan_for([1, 1], 1, 1),
         work_for([1, 1], dtype, 1, 1, sparse=False),
-        new_sync(),
+        new_team(1),
         0,
     )
 
 
 def _sample_predict(dtype):
+    vector = np.zeros(2, dtype)
     return (
-        *for_predict(_sample_net(), empty_data(dtype), work_for([1, 1], dtype, 1, 1, sparse=False)),
-        np.zeros(2, dtype),
-        np.zeros(2, dtype),
+        *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1, sparse=False)),
+        vector,
+        vector,
         readonly(np.zeros(1, np.int64)),
         np.zeros((1, 1), dtype),
         1,
@@ -375,5 +315,11 @@ def _sample_predict(dtype):
     )
 
 
+def _sample_losses(dtype):
+    vector = np.zeros(1, dtype)
+    return _SAMPLE_NET, vector, vector, vector, vector
+
+
 train = Entry(_train, _sample_train)
 predict = Entry(_predict, _sample_predict)
+losses = Entry(_losses, _sample_losses)

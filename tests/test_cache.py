@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import fastnn
-import fastnn.kernels.jit
+import fastnn.kernels.cache
 
 KERNELS = Path(fastnn.kernels.__file__).parent
 SOURCES = sorted(path.name for path in KERNELS.glob("*.py"))
@@ -52,7 +52,7 @@ def fit(dtype):
 TINY = """
 from typing import NamedTuple
 import numpy as np
-from fastnn.kernels.jit import Entry
+from fastnn.kernels.cache import Entry
 
 class Pair(NamedTuple):
     values: np.ndarray
@@ -178,7 +178,7 @@ def tiny_cold_start(tmp_path_factory):
     kernels.mkdir(parents=True)
     (site / "fastnn" / "__init__.py").write_text("")
     (kernels / "tiny.py").write_text(TINY)
-    for name in ("__init__.py", "jit.py"):
+    for name in ("__init__.py", "jit.py", "machine.py", "cache.py"):
         shutil.copy(KERNELS / name, kernels / name)
     return site, run(site, *[WEIGH] * 8)
 
@@ -244,8 +244,9 @@ def digest_of(monkeypatch):
     def digest(folder):
         spec = importlib.util.spec_from_file_location("kernels_copy", folder / "__init__.py")
         monkeypatch.setitem(sys.modules, "kernels_copy", importlib.util.module_from_spec(spec))
-        monkeypatch.delitem(sys.modules, "kernels_copy.jit", raising=False)
-        found = importlib.import_module("kernels_copy.jit").DIGEST
+        for module in [name for name in sys.modules if name.startswith("kernels_copy.")]:
+            monkeypatch.delitem(sys.modules, module)
+        found = importlib.import_module("kernels_copy.cache").DIGEST
         assert found
         return found
 
@@ -255,9 +256,9 @@ def digest_of(monkeypatch):
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path, digest_of):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
-    assert digest_of(folder) == fastnn.kernels.jit.DIGEST
+    assert digest_of(folder) == fastnn.kernels.cache.DIGEST
     (folder / name).write_text((folder / name).read_text() + "an_edit = 1\n")
-    assert digest_of(folder) != fastnn.kernels.jit.DIGEST
+    assert digest_of(folder) != fastnn.kernels.cache.DIGEST
 
 
 @pytest.mark.parametrize(
@@ -281,10 +282,10 @@ def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path, digest_of
 )
 def test_code_that_differs_has_another_digest(code, tmp_path, digest_of):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
-    source = (folder / "evaluate.py").read_text()
+    source = (folder / "dropout.py").read_text()
     digests = set()
     for edit in (code, "lambda a: a + 3", code):
-        (folder / "evaluate.py").write_text(f"{source}\nedit = {edit}\n")
+        (folder / "dropout.py").write_text(f"{source}\nedit = {edit}\n")
         digests.add(digest_of(folder))
     assert len(digests) == 2
 
@@ -293,7 +294,7 @@ def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
     """Numba only looks at the file of the cached function: train.py, not activations.py."""
     body = """
 from fastnn.kernels.train import predict, train
-result["cached"] = [train.is_cached("float32"), predict.is_cached("float32")]
+result["cached"] = [train.prepare("float32"), predict.prepare("float32")]
 model = fastnn.MLPRegressor(hidden_layer_sizes=1, max_iter=1)
 one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
 model.fit(one, zero)
@@ -330,6 +331,30 @@ def test_an_unwritable_numba_cache_dir_falls_back_to_the_package_folder(tiny):
     assert weighed(result)
     assert cached(result)
     assert result["warnings"] == []
+
+
+def test_a_kernel_that_does_not_compile_is_no_failure_of_the_cache(tiny):
+    """The error of the compiler was once reported as one of the disk cache, and compiled twice."""
+    rename(tiny / "fastnn" / "kernels" / "tiny.py", "return total", "return total.nothing")
+    body = """
+from numba.core.errors import TypingError
+from fastnn.kernels.tiny import entry
+try:
+    entry["float32"]
+except TypingError as error:
+    result["error"] = "nothing" in str(error)
+"""
+    assert run(tiny, body) == {"error": True, "warnings": []}
+
+
+def test_preparing_a_kernel_says_whether_it_was_there(tiny):
+    body = """
+from fastnn.kernels.tiny import entry
+result["there"] = [entry.prepare(dtype) for dtype in ("float32", "float32", "float64")]
+"""
+    shutil.rmtree(tiny / "fastnn" / "kernels" / "__pycache__")
+    assert run(tiny, body)["there"] == [False, True, False]
+    assert run(tiny, body)["there"] == [True, True, True]
 
 
 DAMAGES = {
@@ -434,7 +459,7 @@ def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, ex
     folder = str(tmp_path / "cache")
     body = (
         "from fastnn.kernels.train import train\n"
-        + "result['cached'] = train.is_cached('float32')\n"
+        + "result['cached'] = train.prepare('float32')\n"
         + FIT
         + "result['weights'] = fit('float32')\n"
     )
@@ -516,7 +541,7 @@ def test_the_digest_is_that_of_every_process(tiny):
     """Sets of text are in another order in each."""
     line = "names = lambda name: name in {'a', 'b', 'c', 'd', 'e', 'f'}\n"
     (tiny / "fastnn" / "kernels" / "names.py").write_text(line)
-    body = "from fastnn.kernels.jit import DIGEST\nresult['digest'] = DIGEST\n"
+    body = "from fastnn.kernels.cache import DIGEST\nresult['digest'] = DIGEST\n"
     digests = [run(tiny, body, PYTHONHASHSEED=str(seed))["digest"] for seed in range(3)]
     assert len(set(digests)) == 1
 

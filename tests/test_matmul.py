@@ -7,9 +7,9 @@ import pytest
 from numba import float32, float64, int64, njit, void
 
 from fastnn.kernels.jit import EXACT, FLAGS
+from fastnn.kernels.machine import VECTOR_BYTES
 from fastnn.kernels.matmul import (
     PACKED_BYTES,
-    VECTOR_BYTES,
     Matrix,
     Scratch,
     dot_products,

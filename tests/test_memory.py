@@ -186,6 +186,7 @@ def train(settings, T, sparse, n_threads, side):
     from fastnn import _network
     from fastnn._threads import Helpers
     from fastnn._trainer import Trainer
+    from fastnn.kernels.layout import starts_of
     from fastnn.kernels.rules import ADAM, Rule
 
     others = dict(activation="relu", dropout=0.0, clip=np.inf, standardized=False)
@@ -203,12 +204,13 @@ def train(settings, T, sparse, n_threads, side):
     data = protect(_network.make_data(X, weights=rng.uniform(0, 2, n), **targets), side)
     activation = settings["activation"]
     net = _network.make_net(units, activation, None, loss, settings["dropout"], 5)
-    theta = 0.3 * rng.standard_normal(net.starts[-1]).astype(T)
+    theta = 0.3 * rng.standard_normal(starts_of(units)[-1]).astype(T)
     state = np.zeros((2, theta.size), T)
     rule = Rule(ADAM, 0.01, 1e-3, 0.9, 0.999, 1e-8, clip_norm=settings["clip"])
     with Trainer(net, theta, data, settings["batch_size"], n_threads, state) as trainer:
         trainer._arguments = arguments = protect(trainer._arguments, side)
-        _, params, _, trainer._rows, trainer._orders, _, trainer._sync = arguments
+        _, params, _, trainer._rows, _, _, team = arguments
+        trainer._orders, trainer._sync = team
         kernel = trainer._kernel
         trainer._helpers = Helpers(n_threads, kernel, *arguments, sync=trainer._sync)
         for _ in range(3):

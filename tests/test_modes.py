@@ -47,12 +47,11 @@ GATHER = """
 import numpy as np
 from numba import njit
 from fastnn._network import make_data
-from fastnn.kernels.layout import work_for
-from fastnn.kernels.network import gather
+from fastnn.kernels.inputs import gather
+from fastnn.kernels.plan import work_for
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
 work = work_for([2, 1], np.float64, 1, 1, sparse=False)
-x = data.X, data.means, data.scales
-arguments = *x, np.array([4]), 0, work.a, work.widths[0], work.capacity, 0, 1
+arguments = data, np.array([4]), 0, work.a, work.places[0]["width"], work.capacity, 0, 1
 njit(lambda *arguments: gather(*arguments))(*arguments)
 print(*work.a[1:3])
 """
@@ -194,7 +193,7 @@ def naive_update(code, w, g, state, alpha, eta, momentum, beta_2, epsilon, total
 def test_small_kernel_update(code, T):
     rng = np.random.default_rng(0)
     constants = {"learning_rate": 0.1, "momentum": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
-    rule = Rule(code, alpha=0.0, **constants)
+    rule = Rule(code, alpha=0.5, **constants)
     w, g = rng.standard_normal((2, 7)).astype(T)
     state = np.zeros((n_slots(code), 7), T)
     wide_w, wide_state = w.astype(float), state.astype(float)
@@ -206,7 +205,7 @@ def test_small_kernel_update(code, T):
         squares = (w[2:6] ** 2).sum(dtype=T)
         wide_w[2:6], wide_g[2:6] = expected
         c = coefficients(rule, t)
-        found = update(code, c, w[2:6], g[2:6], state, 2, 6, 0.5, 1 / 3.0, False)
+        found = update(rule, c, w[2:6], g[2:6], state, 2, 1 / 3.0, False)
         close(np.array(found, T), squares)
         for actual, wide in ((w, wide_w), (g, wide_g), (state, wide_state)):
             np.testing.assert_allclose(actual, wide, rtol=100 * np.finfo(T).eps)

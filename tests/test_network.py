@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fastnn._network import make_data, make_net, predict
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.layout import BLOCK_ROWS, starts_of
+from fastnn.kernels.layout import starts_of
+from fastnn.kernels.plan import MICRO_BATCH
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
@@ -202,17 +203,18 @@ def test_epochs_of_mini_batches(rule, batch_size, weighted, n_threads):
 
 
 @pytest.mark.parametrize("divided", [False, True])
-@pytest.mark.parametrize("n", [BLOCK_ROWS - 1, BLOCK_ROWS, 2 * BLOCK_ROWS + 5])
-def test_large_batches_in_blocks_equal_one_block(n, divided, monkeypatch):
-    """Memory is bounded by going through a batch in blocks: not one bit depends on it.
+@pytest.mark.parametrize("n", [MICRO_BATCH - 1, MICRO_BATCH, 2 * MICRO_BATCH + 5])
+def test_large_batches_in_micro_batches_equal_one(n, divided, monkeypatch):
+    """Memory is bounded by going through a batch in micro-batches: not one bit depends on it.
 
-    Where the gradient is formed in parts, blocks decide who is in which part.
+    Where the gradient is formed in parts, micro-batches decide who is in which part.
     """
     if not divided:
-        monkeypatch.setattr("fastnn.kernels.layout.MOST_PARAMS", 0)
+        monkeypatch.setattr("fastnn.kernels.plan.MOST_PARAMS", 0)
     results = []
-    for block_rows in (BLOCK_ROWS, 10 * BLOCK_ROWS, 37):
-        monkeypatch.setattr("fastnn.kernels.layout.BLOCK_ROWS", block_rows)
+    for rows in (MICRO_BATCH, 10 * MICRO_BATCH, 37):
+        for module in ("fastnn.kernels.plan", "fastnn._trainer"):  # slices end with one
+            monkeypatch.setattr(f"{module}.MICRO_BATCH", rows)
         net, theta, data, *_ = problem("squared_error", [4, 9, 2], "tanh", n=n)
         with Trainer(net, theta, data, n, 2) as trainer:
             results.append(trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.1))

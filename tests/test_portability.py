@@ -15,7 +15,7 @@ import sys, warnings
 import numpy as np
 from sklearn.datasets import load_diabetes, load_digits
 from fastnn import MLPClassifier, MLPRegressor
-from fastnn.kernels.matmul import VECTOR_BYTES
+from fastnn.kernels.machine import VECTOR_BYTES
 warnings.simplefilter("ignore")
 X, y = load_digits(return_X_y=True)
 model = MLPClassifier(max_iter=10, activation="tanh", random_state=0).fit(X / 16, y)

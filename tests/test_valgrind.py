@@ -19,7 +19,7 @@ import joblib
 import numpy as np
 import scipy.sparse as sp
 from fastnn import MLPClassifier, MLPRegressor
-from fastnn.kernels.matmul import VECTOR_BYTES
+from fastnn.kernels.machine import VECTOR_BYTES
 from control import one_too_many
 joblib.cpu_count = lambda *_, **__: 2
 assert VECTOR_BYTES == 32

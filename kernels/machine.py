@@ -1,0 +1,188 @@
+"""What is asked of the CPU and of the operating system, each question in this one place.
+
+The size of vectors and the number of their registers decide how products are tiled. The functions
+are instructions and system calls that Numba does not offer: loads and additions that other threads
+see in order, a hint for spin loops, prefetching, a clock, sleep, and what denormal numbers are.
+"""
+
+import platform
+import sys
+import time
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# What Numba compiles for.
+CPU_NAME = config.CPU_NAME or llvm.get_host_cpu_name()
+CPU_FEATURES = config.CPU_FEATURES
+if CPU_FEATURES is None:
+    CPU_FEATURES = llvm.get_host_cpu_features().flatten()
+
+_MACHINE = platform.machine().lower()
+_X86, _ARM = _MACHINE in ("x86_64", "amd64"), _MACHINE in ("aarch64", "arm64")
+
+
+def _vectors():
+    """Bytes of a vector register, and how many of them there are."""
+    features = CPU_FEATURES.split(",")
+    if "+avx512f" in features:
+        return 64, 32
+    if "+avx" in features:
+        return 32, 16
+    return 16, 32 if llvm.get_process_triple().startswith(("aarch64", "arm64")) else 16
+
+
+VECTOR_BYTES, REGISTERS = _vectors()
+CACHE_LINE = 64  # bytes; where lines are longer, some prefetches are for nothing
+
+if sys.platform == "win32":
+    _YIELD, _SLEEP, _SLEEP_UNIT = "SwitchToThread", "Sleep", 1000
+else:
+    _YIELD, _SLEEP, _SLEEP_UNIT = "sched_yield", "usleep", 1
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _call(builder, name, result, arguments):
+    """Call the C function or LLVM intrinsic ``name``; returns its result."""
+    function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, arguments)
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to the int64 at ``address``; returns what was there before."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, args[1], "acq_rel")
+
+    return types.int64(types.intp, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    """The int64 at ``address``; what its writer wrote before it can be read after it."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.intp), codegen
+
+
+@intrinsic
+def pause(typingctx):
+    """Tell the core that this is a spin loop."""
+
+    def codegen(context, builder, signature, args):
+        if _X86:
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        elif _ARM:
+            _call(builder, "llvm.aarch64.hint", ir.VoidType(), [ir.Constant(_I32, 1)])  # yield
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def yield_core(typingctx):
+    """Let another thread have the core, if one waits for it."""
+
+    def codegen(context, builder, signature, args):
+        _call(builder, _YIELD, _I32, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def sleep(typingctx, microseconds):
+    """Sleep for about so many microseconds; on Windows for at least a millisecond."""
+
+    def codegen(context, builder, signature, args):
+        units = builder.sdiv(args[0], ir.Constant(_I64, _SLEEP_UNIT))
+        none = builder.icmp_signed("<", units, ir.Constant(_I64, 1))
+        units = builder.select(none, ir.Constant(_I64, 1), units)
+        _call(builder, _SLEEP, _I32, [builder.trunc(units, _I32)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def nanoseconds(typingctx):
+    """The time of a clock that never goes back; on Windows it advances in steps of some 16 ms."""
+
+    def codegen(context, builder, signature, args):
+        if sys.platform == "win32":
+            milliseconds = _call(builder, "GetTickCount64", _I64, [])
+            return builder.mul(milliseconds, ir.Constant(_I64, 1_000_000))
+        timespec = cgutils.alloca_once(builder, _I64, 2)
+        clock = ir.Constant(_I32, time.CLOCK_MONOTONIC)
+        _call(builder, "clock_gettime", _I32, [clock, timespec])
+        seconds = builder.load(timespec)
+        rest = builder.load(builder.gep(timespec, [ir.Constant(_I32, 1)]))
+        return builder.add(builder.mul(seconds, ir.Constant(_I64, 1_000_000_000)), rest)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at ``address``, so that it is near by the time it is read."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], ir.PointerType())
+        read, all_caches, data = 0, 3, 1
+        how = [ir.Constant(_I32, value) for value in (read, all_caches, data)]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+# Denormal numbers are too small for a normal exponent. The second moments of Adam shrink into them
+# once a network has learned, and square roots and quotients of them take ten times as long: an
+# epoch of single examples half as much again. Training takes them as zero. Its results do not
+# change: 1e-38 is lost beside any weight. The mode belongs to a thread, and the caller's is put
+# back. Only x86 has it here; elsewhere nothing happens.
+_FLUSH = 0x8040  # results and operands, in the register MXCSR
+
+
+def _exchange_mode(builder, change):
+    """Store ``change(mode)`` in MXCSR; returns the mode that was there."""
+    if not _X86:
+        return ir.Constant(_I32, 0)
+    place = cgutils.alloca_once(builder, _I32)
+    _call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [place])
+    before = builder.load(place)
+    builder.store(change(before), place)
+    _call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [place])
+    return before
+
+
+@intrinsic
+def flush_denormals(typingctx):
+    """Take denormal numbers as zero from now on; returns the mode to restore."""
+
+    def codegen(context, builder, signature, args):
+        flush = ir.Constant(_I32, _FLUSH)
+        return _exchange_mode(builder, lambda mode: builder.or_(mode, flush))
+
+    return types.int32(), codegen
+
+
+@intrinsic
+def restore_denormals(typingctx, mode):
+    """Go back to a mode that ``flush_denormals`` returned."""
+
+    def codegen(context, builder, signature, args):
+        _exchange_mode(builder, lambda _: args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int32), codegen
