@@ -6,22 +6,18 @@ import inspect
 import itertools
 import sys
 from abc import ABC
-from numbers import Integral, Real
+from numbers import Real
 from types import SimpleNamespace
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
-    Interval,
-    Options,
-    RealNotInt,
-    StrOptions,
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS, check_activations
+from ._activations import check_activations
 from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
 from ._given_weights import checked_init, with_weights
@@ -31,231 +27,17 @@ from ._monitor import History, Monitor
 from ._network import make_data, make_net, net_to_predict, predict
 from ._one_at_a_time import turn
 from ._optimizer import Optimizer
-from ._schedules import SCHEDULES
+from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
-from ._validation import by_a_part, by_given_examples
+from ._state import shallow_copy
+from ._validation import Validation, a_part, given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
-from .kernels.rules import SOLVERS
-
-PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
-        Number of units of each hidden layer. ``()`` is a linear model.
-    activation : str, (str, float), or list of these, default='relu'
-        Activation function of the hidden layers, or a list with that of each: 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'gelu_erf', 'silu',
-        'softplus', 'linear', 'step'. 'gelu' is the approximation by tanh of Hendrycks and Gimpel
-        (2016), 'gelu_erf' the function itself, as PyTorch has it by default. A pair gives the
-        constant k of ('linear', k), ('step', k), ('leaky_relu', k), ('elu', k). The step function
-        has no slope: it is for networks with given weights, see ``from_weights``.
-    solver : str, default='adam'
-        How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
-        (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
-        decay of 'rmsprop'.
-    alpha : float, default=0.0001
-        Strength of the L2 penalty ``alpha / 2 * sum(W**2)``, divided by the size of the mini-batch.
-    batch_size : int, 'auto' or 'full', default='auto'
-        Examples in a mini-batch; 'auto' is ``min(200, n_samples)``, 'full' is all examples: batch
-        gradient descent. Not used by 'lbfgs'.
-    learning_rate : str or callable, default='constant'
-        Schedule of the learning rate. Of 'sgd' alone: 'invscaling' is
-        ``learning_rate_init / (t + 1)**power_t`` after t examples, 'adaptive' divides by 5
-        whenever progress stalls for ``n_iter_no_change`` epochs. Of every solver but 'lbfgs', over
-        ``max_iter`` epochs: 'cosine' falls to 0 along half a cosine; 'one_cycle' rises from 1/25
-        of ``learning_rate_init`` to all of it in the first 30 % and falls to 1e-4 of it (Smith,
-        2018); 'step' divides by 10 after each third; 'warmup' rises linearly in the first 5 %,
-        rounded up, and stays; a callable gives the rate of each epoch, counted from 0. Each
-        ``fit`` begins at epoch 0, also with ``warm_start``; ``partial_fit`` counts on, and past
-        ``max_iter`` the rate stays. Training may stop earlier: see ``n_iter_no_change``.
-    learning_rate_init : float, default=0.001
-        Initial learning rate of 'sgd' and 'adam'; the highest of the schedules over epochs.
-    power_t : float, default=0.5
-        Exponent of 'invscaling'.
-    max_iter : int, default=200
-        Maximum number of epochs ('sgd', 'adam') or iterations ('lbfgs').
-    shuffle : bool, default=True
-        Whether to visit the examples in a new order in each epoch.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the validation split and the shuffling.
-    tol : float, default=1e-4
-        What counts as progress of the loss, or of the validation score with ``early_stopping``.
-    verbose : bool, int or 'progress', default=False
-        Whether to print the progress: scikit-learn's lines, or where there is more to tell (given
-        validation examples, ``scoring``, a schedule over epochs) one line for each epoch with
-        losses, score, learning rate and seconds. 'progress' is a progress bar of ``fit`` (needs
-        tqdm).
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the present weights. A copy that a callback was given after an
-        epoch (``fitted_estimator``) goes on with that very fit, as if it had never stopped.
-    momentum : float in [0, 1], default=0.9
-        Momentum of 'sgd'.
-    nesterovs_momentum : bool, default=True
-        Whether that is Nesterov's.
-    early_stopping : bool, default=False
-        Whether to set ``validation_fraction`` of the examples aside, stop when their score does
-        not improve, and keep the weights of the best epoch. The examples given to ``fit`` as
-        ``X_val`` take their place. On small tables the score of a classifier, its accuracy, is too
-        coarse to stop by and costs much (.81 instead of .98 on the wines): take
-        ``scoring='loss'``, see docs/validation.md.
-    validation_fraction : float in [0, 1), default=0.1
-        The fraction set aside. 0 goes with ``early_stopping`` only where ``X_val`` is given.
-    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
-        Decay of Adam's first and second moments.
-    epsilon : float, default=1e-8
-        Adam's guard against division by zero.
-    n_iter_no_change : int or inf, default=10
-        Epochs without progress before training stops.
-    max_fun : int, default=15000
-        Maximum number of loss evaluations of 'lbfgs'.
-    n_threads : int or None, default=None
-        Number of threads, within what the process may use: fewer while other programs are in the
-        way. -1 is all that it may use, -2 all but one, and so on. None: as many as pay off for the
-        size of the network and mini-batch. The results do not depend on it, to the last bit.
-    {more_parameters}
-    out_activation : str, (str, float) or None, default=None
-        Activation function of the output layer; None is the one that belongs to the loss.
-    init : {{'glorot', 'he', 'notes'}} or (list of ndarray, list of ndarray), default='glorot'
-        Initial weights: uniform as in scikit-learn (Glorot and Bengio, 2010); normal with variance
-        2 / fan_in and biases 0 (He et al., 2015); normal with variance 1 / fan_in and biases 1, as
-        in the notes; or given, ``(coefs, intercepts)`` in the shapes of ``coefs_``, of which
-        copies are trained.
-    standardize : bool, default=False
-        Whether to train on features of mean 0 and variance 1. Afterwards that is part of the first
-        layer: the fitted network takes X as it is. Sparse features are scaled, not centred, as by
-        ``StandardScaler(with_mean=False)``. Training that goes on keeps the first means and scales.
-        X is not copied for it.
-    dropout : float in [0, 1) or list of float, default=0
-        Probability with which each hidden unit is left out in a training step, for all hidden
-        layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
-    weight_decay : float, default=0.01
-        Decoupled weight decay of 'adamw' (Loshchilov and Hutter, 2019); not of biases.
-    clip_norm : float or None, default=None
-        Largest Euclidean norm of the gradient of a mini-batch; longer ones are scaled down to it.
-    max_time : float or None, default=None
-        Seconds of training, without compiling, after which it ends at the end of an epoch (or
-        iteration of 'lbfgs'), without a warning.
-    scoring : str, callable or None, default=None
-        What the validation score is: None is {score}, 'loss' is minus the validation loss, else
-        the name of a scorer of scikit-learn or a function of (estimator, X, y), and
-        ``sample_weight`` where there are weights.
-    weight_average : float in (0, 1), int or None, default=None
-        An int k: the fitted weights are the mean of those after each of the last k epochs
-        (Izmailov et al., 2018). A float: their exponential moving average with this decay, bias
-        corrected. The average is over the epochs of one ``fit`` and takes the place of the
-        weights at its end; losses and scores are of the weights before. So ``partial_fit`` leaves
-        the weights as they are, and the next fit with ``warm_start`` goes on from the average.
-        Not with ``early_stopping``, which keeps other weights. Not used by 'lbfgs'.
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray of shape (n_in, n_out)
-        Weights of each layer, of X's dtype.
-    intercepts_ : list of ndarray of shape (n_out,)
-        Biases of each layer.
-    loss_ : float
-        Loss of the last epoch, or at the end of 'lbfgs'.
-    best_loss_ : float or None
-        Lowest loss of all epochs; None with ``early_stopping``. Not with 'lbfgs'.
-    loss_curve_ : list of float
-        Loss of each epoch. Not with 'lbfgs'.
-    validation_scores_ : list of float or None
-        Score of each epoch on the validation examples: {score}, or ``scoring``. Not with 'lbfgs'.
-    best_validation_score_ : float or None
-        The highest of them. Not with 'lbfgs'.
-    best_epoch_ : int or None
-        The epoch in which that was, from 1 as in ``validation_scores_``: with ``early_stopping``
-        the weights are those of this epoch. Not with 'lbfgs'.
-    stop_reason_ : str
-        Why training ended: 'no_improvement', 'max_iter', 'max_time', 'diverged' (with
-        ``early_stopping``, which keeps the best epoch), 'callback', 'interrupted' or 'partial_fit';
-        of 'lbfgs' also 'converged', 'max_fun' and 'line_search'.
-    validation_loss_curve_ : list of float or None
-        Loss of each epoch on the validation examples, without the penalty. Not with 'lbfgs'.
-    n_iter_ : int
-        Number of epochs or iterations of the last fit.
-    t_ : int
-        Number of training examples seen by all fits together.
-    n_layers_ : int
-        Number of layers, the input layer among them.
-    n_outputs_ : int
-        Number of output units.
-    out_activation_ : str
-        Activation function of the output layer.
-    n_features_in_ : int
-        Number of features of X.
-    feature_names_in_ : ndarray of str
-        Names of the features, where X had any."""
-
-
-def own_defaults(estimator_class):
-    """Give a class the defaults of those parameters that scikit-learn's has not, as attributes.
-
-    For an estimator that an older version has saved, and one of a subclass whose ``__init__`` sets
-    all that scikit-learn knows by itself.
-    """
-    parameters = inspect.signature(estimator_class.__init__).parameters.values()
-    for parameter in itertools.dropwhile(lambda p: p.name != "n_threads", parameters):
-        setattr(estimator_class, parameter.name, parameter.default)
-    return estimator_class
-
-
-def set_parameters(estimator, parameters):
-    """Set attributes from the ``locals()`` of an ``__init__``, which has two long lists of them.
-
-    scikit-learn wants the names in the signature, and each as an attribute.
-    """
-    for name, value in parameters.items():
-        if name != "self":
-            setattr(estimator, name, value)
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
-    _parameter_constraints = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(HIDDEN_ACTIVATIONS), list, tuple],
-        "solver": [StrOptions({"lbfgs", *SOLVERS})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES}), callable],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose", StrOptions({"progress"})],
-        "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [
-            Interval(Integral, 1, None, closed="left"),
-            Options(Real, {np.inf}),
-        ],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "n_threads": [
-            None,
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Integral, None, -1, closed="right"),
-        ],
-        "out_activation": [None, StrOptions(OUT_ACTIVATIONS), tuple],
-        "init": [StrOptions({"glorot", "he", "notes"}), tuple, list],
-        "standardize": ["boolean"],
-        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
-        "max_time": [None, Interval(Real, 0, None, closed="neither")],
-        "scoring": [None, str, callable],
-        "weight_average": [
-            None,
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="neither"),
-        ],
-    }
+    _parameter_constraints = CONSTRAINTS
 
     @classmethod
     def from_weights(cls, coefs, intercepts, **params):
@@ -398,19 +180,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         )
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
         net = make_net(**network, seed=seed)
-        rows, watched = np.arange(len(target)), None
+        rows, held = np.arange(len(target)), None
         report = Report(settings, type(self).__name__, not incremental, examples is not None)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
                 return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
             if examples is not None:
-                watched = by_given_examples(self, targets, net, theta, examples, validation[:2])
+                held = given_examples(examples, scaling, *validation[:2])
             elif settings.early_stopping:
-                rows, watched = by_a_part(
-                    self, targets, net, theta, data, target, sample_weight, given[0], y, rng
+                rows, held = a_part(
+                    settings, targets, data, target, sample_weight, given[0], y, rng
                 )
-            history.begin(progress, settings.early_stopping, watched is not None)
+            history.begin(progress, settings.early_stopping, held is not None)
+            watched = None
+            if held is not None:
+                present = functools.partial(self._fitted_copy, theta)
+                watched = Validation(settings, targets, net, theta, held, present)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
@@ -628,6 +414,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         most += settings.max_iter
         called = not incremental
         return Tasks(self, name, most, publish, attributes, called, X=X, y=y, metadata=metadata)
+
+    def _fitted_copy(self, theta):
+        """A copy as it would be if training ended with theta."""
+        twin = shallow_copy(self)
+        for name, value in self._fitted_weights(theta).items():
+            object.__setattr__(twin, name, value)  # a subclass may have its own
+        return twin
 
     def _fitted_weights(self, theta):
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""

@@ -10,10 +10,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
-from ._base import PARAMETERS, BaseMLP, own_defaults, set_parameters
+from ._base import BaseMLP
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
+from ._parameters import CONSTRAINTS, PARAMETERS, own_defaults, set_parameters
 from ._targets import Classes, Labels
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
@@ -62,7 +63,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """
 
     _parameter_constraints = {
-        **BaseMLP._parameter_constraints,
+        **CONSTRAINTS,
         "loss": [StrOptions({"log_loss", "squared_error"})],
         "class_weight": [None, StrOptions({"balanced"}), dict, list],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],

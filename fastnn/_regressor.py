@@ -6,8 +6,9 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ._base import PARAMETERS, BaseMLP, own_defaults, set_parameters
+from ._base import BaseMLP
 from ._one_at_a_time import turn
+from ._parameters import CONSTRAINTS, PARAMETERS, own_defaults, set_parameters
 from ._targets import Reals, checked_quantiles
 from .kernels.losses import LOSSES
 
@@ -52,7 +53,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """
 
     _parameter_constraints = {
-        **BaseMLP._parameter_constraints,
+        **CONSTRAINTS,
         "loss": [StrOptions(set(LOSSES) - {"log_loss", "cross_entropy"})],
         "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],

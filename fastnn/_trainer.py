@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from ._network import operations_per_example
-from ._threads import Helpers, Pace, choose_n_threads
+from ._pace import Pace
+from ._threads import Helpers, choose_n_threads
 from .kernels.layout import Params
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule

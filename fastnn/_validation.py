@@ -1,6 +1,7 @@
 """Validation after each epoch: the loss and the score of examples that are not trained on."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -10,8 +11,8 @@ from sklearn.utils.validation import indexable
 
 from ._inputs import scaled_weight
 from ._network import make_data, predict
-from ._state import shallow_copy
 from ._warn import warn
+from .kernels.layout import Data
 from .kernels.losses import CROSS_ENTROPY
 from .kernels.train import losses
 
@@ -42,47 +43,91 @@ def validation_loss(net, outputs, target, weight=None):
     return float(np.dot(weight, row_loss) / weight.sum(dtype=np.float64))
 
 
+class Held(NamedTuple):
+    """Examples that are held out of training, to validate on."""
+
+    data: Data  # see kernels.layout
+    rows: np.ndarray  # (n,) int64: which of the data
+    target: np.ndarray  # encoded
+    weight: np.ndarray | None  # (n,) float64
+    X: object  # as the user gave them, for scikit-learn's scorers
+    y: object
+    given: bool  # by the user, for validation
+
+
 class Validation:
-    """The examples, and how they are scored.
+    """What held examples tell of the network after each epoch.
 
     Parameters
     ----------
-    net, theta, data : see kernels.layout
-    rows : (n,) int64, the examples of ``data``
-    values : targets as ``validation_loss`` takes them
-    weight : (n,) float64 or None
-    score : callable or None
-        ``score(outputs)`` of the network for these examples; None is minus the loss.
-    n_threads : as for the estimator
-    given : bool
-        Whether the user has given the examples for validation.
-    is_share : bool
-        Whether the score is that of a regressor, 0 for the best constant.
+    settings : namespace of the estimator's parameters
+    targets : see _targets
+    net, theta : see kernels.layout
+    held : Held
+    present : callable
+        ``present()`` is a fitted copy of the estimator with the present weights, for scorers.
     """
 
-    def __init__(self, net, theta, data, rows, values, weight, score, n_threads, given, is_share):
-        self._net, self._theta, self._data, self._rows = net, theta, data, rows
-        self._values, self._score = values, score
-        self._weight, _ = scaled_weight(weight, theta.dtype)
-        self._n_threads, self._given, self.is_share = n_threads, given, is_share
+    def __init__(self, settings, targets, net, theta, held, present):
+        self._settings, self._targets, self._held = settings, targets, held
+        self._net, self._theta, self._present = net, theta, present
+        self._values = held.target
+        if net.loss != CROSS_ENTROPY:
+            self._values = targets.values(held.target, theta.dtype)
+        self._weight, _ = scaled_weight(held.weight, theta.dtype)
+        self._scorer = None
+        if settings.scoring not in (None, "loss"):
+            self._scorer = check_scoring(present(), scoring=settings.scoring)
+        # Whether the score is that of a regressor, 0 for the best constant.
+        self.is_share = targets.kind == "real" and settings.scoring is None
         # Compile what validation needs before the clock of ``max_time`` starts.
-        validation_loss(net, self._outputs(), values, self._weight)
+        self._loss(self._outputs())
 
     def _outputs(self):
         """Outputs of the network for these examples, with its present weights."""
-        return predict(self._net, self._theta, self._data, self._rows, self._n_threads)
+        held, n_threads = self._held, self._settings.n_threads
+        return predict(self._net, self._theta, held.data, held.rows, n_threads)
+
+    def _loss(self, outputs):
+        return validation_loss(self._net, outputs, self._values, self._weight)
 
     def evaluate(self):
-        """Score and loss with the present weights; NaN where an output is not finite."""
+        """Score and loss with the present weights; NaN where an output is not finite.
+
+        Raises
+        ------
+        ValueError
+            Where there is no score for these examples.
+        """
         outputs = self._outputs()
-        loss = validation_loss(self._net, outputs, self._values, self._weight)
+        loss = self._loss(outputs)
         if not np.isfinite(outputs).all():  # most scorers would raise an error
             return float("nan"), loss
-        return (-loss if self._score is None else self._score(outputs)), loss
+        if self._settings.scoring == "loss":
+            return -loss, loss
+        reason = "it is not a number"
+        try:
+            score = self._score(outputs)
+        except ValueError as error:
+            score, reason = np.nan, error
+        if np.isnan(score):
+            raise ValueError(
+                f"The validation score (scoring={self._settings.scoring!r}) of the {len(outputs)} "
+                f"validation examples cannot be computed: {reason}. Give examples that have one as "
+                "X_val and y_val, or take scoring='loss'."
+            ) from (reason if isinstance(reason, ValueError) else None)
+        return score, loss
+
+    def _score(self, outputs):
+        held = self._held
+        if self._scorer is None:
+            return self._targets.score(held.target, outputs, held.weight)
+        weight = {} if held.weight is None else {"sample_weight": held.weight}
+        return float(self._scorer(self._present(), held.X, held.y, **weight))
 
     def compare(self, training_loss, loss):
         """Warn where the first losses show that X_val is not what X is."""
-        if self._given and not loss <= OUT_OF_PROPORTION * training_loss:
+        if self._held.given and not loss <= OUT_OF_PROPORTION * training_loss:
             warn(
                 f"The validation loss after the first epoch, {loss:g}, is out of all proportion "
                 f"to the training loss, {training_loss:g}. A Pipeline does not transform the X_val "
@@ -91,80 +136,32 @@ class Validation:
             )
 
 
-def scores(estimator, targets, target, weight, X, y, theta):
-    """The function of the network's outputs that scores examples, or None for minus the loss.
-
-    Parameters
-    ----------
-    estimator : BaseMLP
-    targets, target : the kind of target, and encoded targets
-    weight : (n,) or None
-    X, y : the examples as the user gave them, for scikit-learn's scorers
-    theta : (n_params,), as it will be at the time of scoring
-
-    Raises
-    ------
-    ValueError
-        By the function, where there is no score for these examples.
-    """
-    scoring = estimator.scoring
-    if isinstance(scoring, str) and scoring == "loss":
-        return None
-    scorer = None if scoring is None else check_scoring(estimator, scoring=scoring)
-    weights = {} if weight is None else {"sample_weight": weight}
-
-    def score(outputs):
-        reason = "it is not a number"
-        try:
-            if scorer is None:
-                value = targets.score(target, outputs, weight)
-            else:
-                present = shallow_copy(estimator)
-                for name, value in estimator._fitted_weights(theta).items():
-                    object.__setattr__(present, name, value)  # a subclass may have its own
-                value = float(scorer(present, X, y, **weights))
-        except ValueError as error:
-            value, reason = np.nan, error
-        if np.isnan(value):
-            raise ValueError(
-                f"The validation score (scoring={scoring!r}) of the {len(outputs)} validation "
-                f"examples cannot be computed: {reason}. Give examples that have one as X_val and "
-                "y_val, or take scoring='loss'."
-            ) from (reason if isinstance(reason, ValueError) else None)
-        return value
-
-    return score
-
-
-def by_given_examples(estimator, targets, net, theta, examples, given):
-    """The ``Validation`` by the examples that were given to ``fit`` for it.
+def given_examples(examples, scaling, X, y):
+    """``Held`` of the examples that were given to ``fit`` for it.
 
     Parameters
     ----------
     examples : (X, target, weight), checked
-    given : (X, y) as the user gave them
+    scaling : Standardization
+    X, y : as the user gave them
     """
-    X, target, weight = examples
-    target = estimator._scaling.of_targets(target)
+    checked_X, target, weight = examples
     try:
-        standardized = estimator._scaling.of_features(X)
+        standardized = scaling.of_features(checked_X)
     except ValueError as error:
         raise ValueError(f"X_val: {error}") from error
-    data = make_data(X, standardized=standardized)
-    score = scores(estimator, targets, target, weight, *given, theta)
-    rows = np.arange(X.shape[0])
-    return _validation(
-        estimator, targets, net, theta, data, rows, target, weight, score, given=True
-    )
+    data = make_data(checked_X, standardized=standardized)
+    rows = np.arange(checked_X.shape[0])
+    return Held(data, rows, scaling.of_targets(target), weight, X, y, given=True)
 
 
-def by_a_part(estimator, targets, net, theta, data, target, sample_weight, X, y, rng):
-    """Set training examples aside; returns the others' rows and the ``Validation`` by these."""
-    _check_part(estimator, targets, target)
+def a_part(settings, targets, data, target, sample_weight, X, y, rng):
+    """Set training examples aside; returns the others' rows, and ``Held`` of these."""
+    _check_part(settings, targets, target)
     train, test = train_test_split(
         np.arange(len(target)),
         random_state=rng,
-        test_size=estimator.validation_fraction,
+        test_size=settings.validation_fraction,
         stratify=target if targets.kind == "binary" else None,
     )
     weight = None if sample_weight is None else sample_weight[test]
@@ -174,29 +171,16 @@ def by_a_part(estimator, targets, net, theta, data, target, sample_weight, X, y,
             "for validation adds up to zero, so that they have no score. Increase "
             "validation_fraction, or give validation examples as X_val and y_val."
         )
-    if estimator.scoring in (None, "loss"):
+    if settings.scoring in (None, "loss"):
         X = y = None
     else:
         X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    target = target[test]
-    score = scores(estimator, targets, target, weight, X, y, theta)
-    return train, _validation(
-        estimator, targets, net, theta, data, test, target, weight, score, given=False
-    )
+    return train, Held(data, test, target[test], weight, X, y, given=False)
 
 
-def _validation(estimator, targets, net, theta, data, rows, target, weight, score, given):
-    values = target
-    if net.loss != CROSS_ENTROPY:
-        values = targets.values(target, theta.dtype)
-    is_share = targets.kind == "real" and estimator.scoring is None
-    n_threads = estimator.n_threads
-    return Validation(net, theta, data, rows, values, weight, score, n_threads, given, is_share)
-
-
-def _check_part(estimator, targets, target):
+def _check_part(settings, targets, target):
     """Raise ValueError where the examples cannot be divided."""
-    n, fraction = len(target), estimator.validation_fraction
+    n, fraction = len(target), settings.validation_fraction
     n_test = math.ceil(fraction * n)
     reason = None
     if targets.kind == "binary":  # both parts are to have the classes in proportion

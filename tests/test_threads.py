@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from fastnn._threads import WORTH_A_THREAD, Pace, choose_n_threads
+from fastnn._pace import Pace
+from fastnn._threads import WORTH_A_THREAD, choose_n_threads
 
 
 def simulate(pace, speeds, seconds):

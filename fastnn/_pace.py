@@ -1,0 +1,90 @@
+"""How many threads pay off, found out while training, and how long slices of an epoch last."""
+
+
+class Pace:
+    """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
+
+    A second core may be taken by another program, or by another fit. As results do not depend on
+    the number of threads, it can change from slice to slice.
+
+    Parameters
+    ----------
+    most : int
+        The number of threads to choose, if it is not one.
+    wanted : bool
+        Whether the user asked for ``most``: it is the choice until it has proved to be worse.
+    guess : float
+        Examples per second, until the first slice is timed.
+    """
+
+    SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
+    TRIAL_SECONDS = 0.002
+    # Until the choice is questioned: soon at first, as a short trial may have been disturbed.
+    FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
+    # Of the time, for trials. One is dear where a helper has to wait for its turn on a busy core.
+    MOST_LOST = 0.03
+    # Slices on several threads end when they have taken so many times as long as expected.
+    PATIENCE = 2
+
+    def __init__(self, most, wanted, guess):
+        self._speeds = {most: guess}
+        self._trials = []
+        if most > 1:
+            self._speeds[1] = 0.0 if wanted else guess
+            self._trials = [] if wanted else [most, 1]
+        self._tried = [0, 0.0]  # examples and seconds of the trial that goes on
+        self._spent = [0, 0.0]  # of this trial and those before it, with the slices to warm up
+        self._last = None  # number of threads of the last slice
+        self._since_trials = 0.0
+        self._between_trials = self._least_between = self.FIRST_SECONDS
+
+    def next_slice(self):
+        """Number of threads, and of examples, of the next slice."""
+        best = max(self._speeds, key=self._speeds.get)
+        if self._since_trials > self._between_trials and len(self._speeds) > 1:
+            self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
+            self._since_trials = 0.0
+        if self._trials:
+            n_threads = self._trials[0]
+            return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
+        return best, self._speeds[best] * self.SLICE_SECONDS
+
+    @property
+    def limit(self):
+        """Seconds after which the next slice is to end early if it goes on several threads."""
+        return self.PATIENCE * (self.TRIAL_SECONDS if self._trials else self.SLICE_SECONDS)
+
+    def record(self, n_threads, examples, seconds):
+        """Note how long a slice took."""
+        speed = examples / max(seconds, 1e-9)
+        if self._trials:
+            self._spent[0] += examples
+            self._spent[1] += seconds
+        if n_threads != self._last and (self._trials or seconds < self.SLICE_SECONDS / 2):
+            # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
+            # the next slice should be, otherwise nothing if it was short.
+            self._last = n_threads
+            self._tried = [0, 0.0]
+            if self._trials:
+                self._speeds[n_threads] = speed
+        elif self._trials:
+            self._tried[0] += examples
+            self._tried[1] += seconds
+            self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
+            if self._tried[1] > self.TRIAL_SECONDS / 2:
+                self._trials.pop(0)
+                if not self._trials:
+                    self._end_trials()
+        else:
+            # Half of the news, as a single slice may have been interrupted, unless it is very bad.
+            self._last = n_threads
+            believed = 1.0 if seconds > self.limit else 0.5
+            self._speeds[n_threads] += believed * (speed - self._speeds[n_threads])
+            self._since_trials += seconds
+
+    def _end_trials(self):
+        examples, seconds = self._spent
+        lost = seconds - examples / max(self._speeds.values())
+        self._between_trials = max(self._least_between, lost / self.MOST_LOST)
+        self._least_between = min(2 * self._least_between, self.MOST_SECONDS)
+        self._spent = [0, 0.0]
