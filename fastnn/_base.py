@@ -201,9 +201,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
-            return fit_stochastic(
-                settings, net, data, rows, progress, monitor, rng, incremental, tasks, report
-            )
+            return fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks)
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""

@@ -175,37 +175,10 @@ class LossCurveDisplay:
             self.score_ax_.set_ylabel("Validation score")
             self.figure_.sca(ax)  # plt.title and such are to act on the losses, not on the twin
 
-        several = len(self.curves) > 1
         line_kw = normalize_kwargs(line_kw, Line2D)
-        names, kinds = [], {}  # of the legend
+        colors, kinds = {}, {}  # of each name, and of each kind of curve a line: for the legend
         for name, curve in self.curves.items():
-            color = None  # the next of the axes' cycle, then the same for all curves of this name
-            for key, _, label, style in KINDS:
-                if not _has(curve, key):
-                    continue
-                values = curve[key]
-                (line,) = (self.score_ax_ if key == "validation_scores" else ax).plot(
-                    np.arange(1, len(values) + 1),
-                    values,
-                    label=f"{name}: {label}",
-                    **{
-                        "color": color,
-                        "linestyle": style,
-                        "marker": "o" if len(values) == 1 else None,  # a line of one point is none
-                        **line_kw,
-                    },
-                )
-                color = line.get_color()
-                self.lines_.append(line)
-                kinds.setdefault(label, line)
-            best = _best_epoch(curve)
-            if best is not None:
-                line = ax.axvline(
-                    best, color=color, linestyle="-.", linewidth=1, label=f"{name}: Best epoch"
-                )
-                self.lines_.append(line)
-                kinds.setdefault("Best epoch" if several else f"Best epoch ({best})", line)
-            names.append(Line2D([], [], color=color, linewidth=4, label=name))
+            colors[name] = self._draw(name, curve, kinds, line_kw)
 
         ax.set(xlabel="Epoch", ylabel="Loss")
         locator = ax.xaxis.get_major_locator()
@@ -215,6 +188,8 @@ class LossCurveDisplay:
             ax.set_yscale("log")
         # With several estimators, colours and line styles are explained one by one: there would be
         # too many pairs.
+        several = len(self.curves) > 1
+        names = [Line2D([], [], color=c, linewidth=4, label=name) for name, c in colors.items()]
         handles = [
             Line2D(
                 [],
@@ -233,6 +208,36 @@ class LossCurveDisplay:
             title=None if several else next(iter(self.curves), None),
         )
         return self
+
+    def _draw(self, name, curve, kinds, line_kw):
+        """Draw the curves of one estimator, and note each new kind; returns their colour."""
+        color = None  # the next of the axes' cycle, then the same for all curves of this name
+        for key, _, label, style in KINDS:
+            if not _has(curve, key):
+                continue
+            values = curve[key]
+            defaults = {
+                "color": color,
+                "linestyle": style,
+                "marker": "o" if len(values) == 1 else None,  # a line of one point is none
+            }
+            (line,) = (self.score_ax_ if key == "validation_scores" else self.ax_).plot(
+                np.arange(1, len(values) + 1),
+                values,
+                label=f"{name}: {label}",
+                **(defaults | line_kw),
+            )
+            color = line.get_color()
+            self.lines_.append(line)
+            kinds.setdefault(label, line)
+        best = _best_epoch(curve)
+        if best is not None:
+            line = self.ax_.axvline(
+                best, color=color, linestyle="-.", linewidth=1, label=f"{name}: Best epoch"
+            )
+            self.lines_.append(line)
+            kinds.setdefault("Best epoch" if len(self.curves) > 1 else f"Best epoch ({best})", line)
+        return color
 
 
 def _legend_above(layers, handles, title):

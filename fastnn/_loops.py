@@ -41,8 +41,8 @@ class Progress:
         self.average = None
 
 
-def fit_stochastic(settings, net, data, rows, progress, monitor, rng, incremental, tasks, report):
-    """Train ``progress.theta`` in place by mini-batches.
+def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
+    """Train ``monitor.progress.theta`` in place by mini-batches.
 
     Parameters
     ----------
@@ -50,16 +50,14 @@ def fit_stochastic(settings, net, data, rows, progress, monitor, rng, incrementa
     net, data : see kernels.layout
     rows : (n_train,) int64
         The examples of ``data`` to train on.
-    progress : Progress
-        Of a new fit, or of one that goes on after its first epochs.
     monitor : Monitor
-        With the history, which is filled in, and the optimizer.
+        With the history, which is filled in, the optimizer, and the progress of a new fit or of
+        one that goes on after its first epochs.
     rng : RandomState
         Of the shuffles.
     incremental : bool
         Whether to go through the examples once, for ``partial_fit``.
     tasks : Tasks
-    report : Report
 
     Returns
     -------
@@ -68,11 +66,12 @@ def fit_stochastic(settings, net, data, rows, progress, monitor, rng, incrementa
     """
     batch_size = _batch_size(settings.batch_size, len(rows))
     order = np.arange(len(rows))
-    theta, history, optimizer, warnings = progress.theta, monitor.history, monitor.optimizer, []
+    history, optimizer, progress = monitor.history, monitor.optimizer, monitor.progress
+    theta, warnings = progress.theta, []
     if settings.weight_average is not None and progress.average is None:
         progress.average = WeightAverage(settings.weight_average)
     with (
-        report,
+        monitor.report as report,
         Trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
     ):
         trainer.updates = optimizer.t

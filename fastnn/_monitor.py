@@ -93,15 +93,15 @@ class Monitor:
     """
 
     def __init__(self, settings, history, progress, optimizer, validation, report, first_pass):
-        self._settings, self.history, self._progress = settings, history, progress
-        self.optimizer, self._validation, self._report = optimizer, validation, report
+        self._settings, self.history, self.progress = settings, history, progress
+        self.optimizer, self._validation, self.report = optimizer, validation, report
         self._first_pass = first_pass
         if first_pass and settings.early_stopping and progress.best_theta is None:
             progress.best_theta = progress.theta.copy()
 
     def note(self, loss, n_examples):
         """Note an epoch; raise ValueError where it cannot be gone on from."""
-        history, settings, theta = self.history, self._settings, self._progress.theta
+        history, settings, theta = self.history, self._settings, self.progress.theta
         history.loss = loss
         history.n_iter += 1
         history.t += n_examples
@@ -116,7 +116,7 @@ class Monitor:
         if not settings.early_stopping:
             self._compare_loss()
         elif better:
-            self._progress.best_theta = theta.copy()
+            self.progress.best_theta = theta.copy()
 
     def _compare_loss(self):
         history, loss = self.history, self.history.loss
@@ -159,7 +159,7 @@ class Monitor:
             return False
         what = "Validation score" if settings.early_stopping else "Training loss"
         stop, consequence = self.optimizer.gives_up(settings)
-        self._report.say(
+        self.report.say(
             f"{what} did not improve more than tol={settings.tol:f} "
             f"for {settings.n_iter_no_change:d} consecutive epochs. {consequence}"
         )
@@ -172,8 +172,8 @@ class Monitor:
 
         What the user should know of a fit that has succeeded is added to ``warnings``.
         """
-        history, theta = self.history, self._progress.theta
-        best_theta = self._progress.best_theta if self._settings.early_stopping else None
+        history, theta = self.history, self.progress.theta
+        best_theta = self.progress.best_theta if self._settings.early_stopping else None
         diverged = not np.isfinite(theta).all()
         if diverged and (best_theta is None or self._never_scored()):
             raise ValueError(self.divergence())
@@ -197,7 +197,7 @@ class Monitor:
 
     def _judge_overflow(self, warnings):
         """Where the loss, or squares of the gradient, overflow, weights are not trained."""
-        history, dtype = self.history, self._progress.theta.dtype
+        history, dtype = self.history, self.progress.theta.dtype
         fit = history.loss_curve[len(history.loss_curve) - history.n_iter :]
         hopeless = fit and not np.isfinite(fit).any() and history.stop_reason != "partial_fit"
         if hopeless or (self._settings.early_stopping and self._never_scored()):
