@@ -4,9 +4,8 @@ from numbers import Real
 
 from .kernels.activations import ACTIVATIONS
 
-# A softmax over hidden units, or exp of them, is not what anyone trains.
-HIDDEN_ACTIVATIONS = set(ACTIVATIONS) - {"exp", "softmax"}
-OUT_ACTIVATIONS = set(ACTIVATIONS) - {"gelu", "gelu_erf", "silu", "selu", "elu", "leaky_relu"}
+HIDDEN_ACTIVATIONS = [name for name, entry in ACTIVATIONS.items() if entry.hidden]
+OUT_ACTIVATIONS = [name for name, entry in ACTIVATIONS.items() if entry.output]
 
 
 def check_activations(activation, n_hidden, out_activation, fitting=False):

@@ -14,7 +14,7 @@ from ._base import BaseMLP
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, PARAMETERS, own_defaults, set_parameters
+from ._parameters import CONSTRAINTS, own_defaults, parameters, set_parameters
 from ._targets import Classes, Labels
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
@@ -46,7 +46,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Parameters
     ----------
-    {PARAMETERS.format(score="accuracy", more_parameters=_MORE_PARAMETERS)}
+    {parameters("accuracy", _MORE_PARAMETERS)}
     classes_ : ndarray of shape (n_classes,)
         Class labels.
 

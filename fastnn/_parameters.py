@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import textwrap
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,15 +12,15 @@ from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS
 from ._schedules import SCHEDULES
 from .kernels.rules import SOLVERS
 
-PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
+_PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : str, (str, float), or list of these, default='relu'
-        Activation function of the hidden layers, or a list with that of each: 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'gelu_erf', 'silu',
-        'softplus', 'linear', 'step'. 'gelu' is the approximation by tanh of Hendrycks and Gimpel
-        (2016), 'gelu_erf' the function itself, as PyTorch has it by default. A pair gives the
-        constant k of ('linear', k), ('step', k), ('leaky_relu', k), ('elu', k). The step function
-        has no slope: it is for networks with given weights, see ``from_weights``.
+        Activation function of the hidden layers, or a list with that of each:
+        {hidden_activations}.
+        'gelu' is the approximation by tanh of Hendrycks and Gimpel (2016), 'gelu_erf' the function
+        itself, as PyTorch has it by default. A pair gives the constant k of ('linear', k), ('step',
+        k), ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
+        given weights, see ``from_weights``.
     solver : str, default='adam'
         How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
         (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
@@ -158,9 +159,20 @@ PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
     feature_names_in_ : ndarray of str
         Names of the features, where X had any."""
 
+
+def parameters(score, more_parameters):
+    """The text on parameters and attributes for the docstring of an estimator."""
+    names = ", ".join(map(repr, HIDDEN_ACTIVATIONS))
+    return _PARAMETERS.format(
+        score=score,
+        more_parameters=more_parameters,
+        hidden_activations="\n        ".join(textwrap.wrap(names, 92)),
+    )
+
+
 CONSTRAINTS = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-    "activation": [StrOptions(HIDDEN_ACTIVATIONS), list, tuple],
+    "activation": [StrOptions(set(HIDDEN_ACTIVATIONS)), list, tuple],
     "solver": [StrOptions({"lbfgs", *SOLVERS})],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
@@ -190,7 +202,7 @@ CONSTRAINTS = {
         Interval(Integral, 1, None, closed="left"),
         Interval(Integral, None, -1, closed="right"),
     ],
-    "out_activation": [None, StrOptions(OUT_ACTIVATIONS), tuple],
+    "out_activation": [None, StrOptions(set(OUT_ACTIVATIONS)), tuple],
     "init": [StrOptions({"glorot", "he", "notes"}), tuple, list],
     "standardize": ["boolean"],
     "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],

@@ -8,7 +8,7 @@ from sklearn.utils.metaestimators import available_if
 
 from ._base import BaseMLP
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, PARAMETERS, own_defaults, set_parameters
+from ._parameters import CONSTRAINTS, own_defaults, parameters, set_parameters
 from ._targets import Reals, checked_quantiles
 from .kernels.losses import LOSSES
 
@@ -38,7 +38,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         'squared_error' is half the squared error, 'rss' the squared error summed over outputs,
         'absolute_error', 'huber' and 'quantile' are robust; 'poisson' (y >= 0) and 'gamma' (y > 0)
         are half the deviance, with an exponential output.
-    {PARAMETERS.format(score="that of ``score``", more_parameters=_MORE_PARAMETERS)}
+    {parameters("that of ``score``", _MORE_PARAMETERS)}
 
     Examples
     --------

@@ -44,6 +44,8 @@ class Activation(NamedTuple):
     constants: tuple = ()
     slope_from_input: bool = False
     with_k: callable = None  # constants for a k that the user gives
+    hidden: bool = True  # whether users may have it in hidden layers, and in the output layer
+    output: bool = False
 
 
 def _leaky(k):
@@ -58,16 +60,19 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _GELU = 2 * math.sqrt(2 / math.pi)
 
 ACTIVATIONS = {
-    "identity": Activation(IDENTITY),
+    "identity": Activation(IDENTITY, output=True),
     # k z, with k = 1 like the identity
-    "linear": Activation(RECTIFIER, (1.0, 1.0, 0.0, 0.0), with_k=lambda k: (k, k, 0.0, 0.0)),
+    "linear": Activation(
+        RECTIFIER, (1.0, 1.0, 0.0, 0.0), with_k=lambda k: (k, k, 0.0, 0.0), output=True
+    ),
     # 1 where z >= k, otherwise 0
-    "step": Activation(STEP, (0.0,), with_k=lambda k: (k,)),
-    "logistic": Activation(LOGISTIC, (0.0, 1.0, -1.0)),
-    "tanh": Activation(TANH, (1.0, 0.0, -1.0)),
-    "relu": Activation(RELU),
-    "exp": Activation(EXP, (0.0, 1.0, 0.0)),
-    "softmax": Activation(SOFTMAX),
+    "step": Activation(STEP, (0.0,), with_k=lambda k: (k,), output=True),
+    "logistic": Activation(LOGISTIC, (0.0, 1.0, -1.0), output=True),
+    "tanh": Activation(TANH, (1.0, 0.0, -1.0), output=True),
+    "relu": Activation(RELU, output=True),
+    # A softmax over hidden units, or exp of them, is not what anyone trains.
+    "exp": Activation(EXP, (0.0, 1.0, 0.0), hidden=False, output=True),
+    "softmax": Activation(SOFTMAX, hidden=False, output=True),
     "leaky_relu": Activation(RECTIFIER, _leaky(0.01), with_k=_leaky),  # Maas et al., 2013
     "elu": Activation(RECTIFIER, _elu(1.0), with_k=_elu),  # Clevert et al., 2016
     # Klambauer et al., 2017
@@ -77,7 +82,7 @@ ACTIVATIONS = {
     "gelu_erf": Activation(NORMAL_GATE, slope_from_input=True),
     "gelu": Activation(GATE, (_GELU, _GELU * 0.044715), slope_from_input=True),
     "silu": Activation(GATE, (1.0, 0.0), slope_from_input=True),  # z logistic(z)
-    "softplus": Activation(SOFTPLUS),  # log(1 + exp(z))
+    "softplus": Activation(SOFTPLUS, output=True),  # log(1 + exp(z))
 }
 
 
