@@ -246,7 +246,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     def _begin(self, settings, network, dtype, first_pass, incremental, fit):
         """``Progress`` with the weights to begin with, and the random numbers of this fit."""
         rng = check_random_state(settings.random_state)
-        # Of a copy that a callback was given in the middle of a fit.
+        # A copy that a callback was given in the middle of a fit is a checkpoint of it.
         checkpoint = vars(self).pop("_progress", None)
         if first_pass:
             theta = self._initialize(network["units"], network["out_activation"], dtype, rng)

@@ -30,7 +30,7 @@ class Progress:
         As it is before the fit draws from it: the rest of its numbers are drawn again.
     """
 
-    fit = None  # of those that were saved before it was noted: see _checkpoint.description
+    fit = None  # what it is of, see _checkpoint.description; older versions saved none
 
     def __init__(self, theta, rng):
         self.theta = theta

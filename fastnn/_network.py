@@ -29,8 +29,8 @@ from .kernels.train import for_predict
 from .kernels.train import predict as predict_kernel
 
 PREDICT_ROWS = 256
-# Of training, for the examples that one call of the kernel predicts: some 20 ms, so that Ctrl-C and
-# other threads of Python get their turn.
+# One call of the kernel predicts as many examples as training would spend so many operations on:
+# some 20 ms, so that Ctrl-C and other threads of Python get their turn.
 PREDICT_OPERATIONS = 2e9
 
 
@@ -120,7 +120,7 @@ def operations_per_example(units):
 
 
 class _Kept(threading.local):
-    """Of each thread's last prediction: what its scratch was for, and the scratch."""
+    """Each thread keeps the scratch of its last prediction, and what it was for."""
 
     scratch = None, None
 

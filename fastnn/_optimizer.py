@@ -18,7 +18,7 @@ class Optimizer:
     dtype : dtype of the parameters
     """
 
-    # Of those that were saved before these were noted.
+    # Optimizers of older versions were saved without these.
     epoch = 0
     given_rate = None
 

@@ -19,11 +19,11 @@ class Pace:
 
     SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
     TRIAL_SECONDS = 0.002
-    # Until the choice is questioned: soon at first, as a short trial may have been disturbed.
+    # The choice is questioned after so long: soon at first, as a short trial may be disturbed.
     FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
-    # Of the time, for trials. One is dear where a helper has to wait for its turn on a busy core.
+    # Trials may take this part of the time. One is dear where a helper has to wait for a busy core.
     MOST_LOST = 0.03
-    # Slices on several threads end when they have taken so many times as long as expected.
+    # A slice on several threads ends when it has taken so many times as long as expected.
     PATIENCE = 2
 
     def __init__(self, most, wanted, guess):

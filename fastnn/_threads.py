@@ -61,8 +61,9 @@ def _leave_to(caller):
     """Keep this thread, which lives for one fit, off the core on which the thread ``caller`` runs.
 
     Linux starts a thread on its parent's core and takes tens of milliseconds to spread them: as
-    long as a fit, and long enough to find two threads slower than one. Where it was allowed back at
-    once, it came back in half of the fits, when it waited for Python's lock.
+    long as a fit, and long enough to find two threads slower than one. The ban holds for the
+    whole fit: helpers that were allowed back at once did come back in half of the fits, while they
+    waited for Python's lock.
     """
     try:
         cores = os.sched_getaffinity(0)  # 0 is this thread
