@@ -1,7 +1,9 @@
 """Entry points, compiled once for each dtype, and the disk cache that keeps their machine code."""
 
+import contextlib
 import gc
 import importlib.util
+import logging
 import os
 import pkgutil
 import sys
@@ -10,6 +12,11 @@ import types
 import warnings
 import zlib
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 import numba
 import numpy as np
@@ -170,6 +177,12 @@ class _Cache(caching.FunctionCache):
 
     _impl_class = _CacheImpl
 
+    @property
+    def is_empty(self):
+        """Whether nothing is stored yet: what is, may still turn out to be damaged."""
+        name = self._py_func.__qualname__
+        return not any(Path(self.cache_path).glob(f"*.{name}-*.nbi"))
+
     def load_overload(self, signature, target_context):
         try:
             return super().load_overload(signature, target_context)
@@ -182,6 +195,46 @@ class _Cache(caching.FunctionCache):
             super().save_overload(signature, data)
         except Exception as error:  # a full disk
             _warn_once(error)
+
+
+_told = set()
+
+
+@contextlib.contextmanager
+def _telling(dtype):
+    """A block that compiles for ``dtype``: after a second, the logger 'fastnn' says so, once."""
+
+    def tell():
+        if dtype not in _told:
+            _told.add(dtype)
+            logging.getLogger("fastnn").warning(
+                "fastnn is compiling its kernels for %s, once: later processes load them from "
+                "disk. `python -m fastnn warmup` does it ahead of time.",
+                dtype,
+            )
+
+    timer = threading.Timer(1.0, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextlib.contextmanager
+def _alone(path):
+    """A block that one process at a time runs: the others wait, and find what it has stored.
+
+    The system lets go of the lock when its owner dies. Where there is none to be had, on a
+    read-only disk or another system, the block is run without.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a read-only disk, or a network disk without locks
+                fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
+        yield
 
 
 def _cache_of(function):
@@ -242,11 +295,17 @@ class Entry:
         function.__qualname__ = f"{name}_{dtype.name}_{DIGEST}"
         signature = tuple(typeof(argument) for argument in self._sample(dtype))
         dispatcher = njit(**OWNS_NOTHING, **FLAGS)(function)
-        dispatcher._cache = _cache_of(function)
+        dispatcher._cache = cache = _cache_of(function)
         collecting = gc.isenabled()
         gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
         try:
-            dispatcher.compile(signature)
+            with contextlib.ExitStack() as stack:
+                if not isinstance(cache, _Cache) or cache.is_empty:
+                    stack.enter_context(_telling(dtype.name))
+                if isinstance(cache, _Cache) and cache.is_empty:
+                    lock = Path(cache.cache_path, f"{function.__qualname__}.lock")
+                    stack.enter_context(_alone(lock))
+                dispatcher.compile(signature)  # or load what another process has stored by now
         finally:
             if collecting:
                 gc.enable()
