@@ -61,7 +61,7 @@ def test_slices_that_end_inside_a_mini_batch_give_the_same_bits(settings, batch_
         slices.append(now)
         return now
 
-    monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
+    monkeypatch.setattr("fastnn._pace.Pace.next_slice", next_slice)
     for now in [(1, 10**6), (1, 1), (2, 1)]:
         slices.clear()
         model = MLPClassifier((9,), n_threads=now[0], **settings)
@@ -80,7 +80,7 @@ def test_changing_the_number_of_threads_on_the_way_gives_the_same_bits(monkeypat
     def next_slice(self):
         return int(rng.choice(list(self._speeds))), int(rng.integers(1, 200))
 
-    monkeypatch.setattr("fastnn._threads.Pace.next_slice", next_slice)
+    monkeypatch.setattr("fastnn._pace.Pace.next_slice", next_slice)
     monkeypatch.setattr("fastnn._trainer.choose_n_threads", lambda n_threads, operations: 3)
     for _ in range(5):
         assert bits(MLPClassifier(**settings).fit(X, Y)) == expected
@@ -97,9 +97,9 @@ def test_slices_that_end_as_their_time_is_over_give_the_same_bits(
     settings = {"batch_size": batch_size, "clip_norm": clip_norm, "max_iter": 3, "random_state": 0}
     expected = MLPClassifier((9,), n_threads=1, **settings).fit(many, labels, sample_weight=weight)
     slices = []
-    monkeypatch.setattr("fastnn._threads.Pace.next_slice", lambda self: (n_threads, 10**6))
-    monkeypatch.setattr("fastnn._threads.Pace.limit", 0.0)
-    monkeypatch.setattr("fastnn._threads.Pace.record", lambda self, *slice: slices.append(slice))
+    monkeypatch.setattr("fastnn._pace.Pace.next_slice", lambda self: (n_threads, 10**6))
+    monkeypatch.setattr("fastnn._pace.Pace.limit", 0.0)
+    monkeypatch.setattr("fastnn._pace.Pace.record", lambda self, *slice: slices.append(slice))
     model = MLPClassifier((9,), n_threads=n_threads, **settings)
     model.fit(many, labels, sample_weight=weight)
     assert bits(model) == bits(expected)
@@ -118,7 +118,7 @@ def test_slices_that_end_in_skipped_batches_give_the_same_bits(monkeypatch):
     weight = np.where(np.arange(len(X)) // 10 % 3 == 0, 1.0, 0.0)  # two batches of three count not
     settings = {"max_iter": 30, "random_state": 0, "batch_size": 10, "shuffle": False, "tol": 0}
     expected = bits(MLPClassifier(n_threads=1, **settings).fit(X, Y, sample_weight=weight))
-    monkeypatch.setattr("fastnn._threads.Pace.next_slice", lambda self: (3, 20))
+    monkeypatch.setattr("fastnn._pace.Pace.next_slice", lambda self: (3, 20))
     for _ in range(5):
         model = MLPClassifier(n_threads=3, **settings).fit(X, Y, sample_weight=weight)
         assert bits(model) == expected
