@@ -128,8 +128,6 @@ def test_predictions_while_the_estimator_is_fitted_to_other_data():
 
     found = sum(in_16_threads(work, 8), Counter())
     assert all(found[sizes] > 0 for sizes in expected)
-    # What was on its way is rare: it is not what all predictions are.
-    assert found["on its way"] < found.total() / 2
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
