@@ -13,10 +13,22 @@ from traceback import walk_stack
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
+import fastnn
+
 os.environ["MPLBACKEND"] = "Agg"
 # A shell starts what is in the background with Ctrl-C ignored, which children inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_cache():
+    """All kernels there before the first test: none waits for what others need as well."""
+    single = "import fastnn; fastnn.warmup(['float32'])"
+    process = subprocess.Popen([sys.executable, "-P", "-c", single])  # both dtypes at once
+    fastnn.warmup(["float64"])
+    assert process.wait() == 0
+    fastnn.warmup(["float32"])
 
 
 @pytest.fixture(autouse=True)

@@ -4,22 +4,17 @@ The networks here share no line with fastnn or tests/reference.py: JAX's own fun
 them, and derivatives that JAX finds on its own.
 """
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import grids
 from fastnn import Network, backpropagation
 from fastnn._network import make_data, make_net
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rules import ADAGRAD, ADAM, ADAMW, NADAM, NESTEROV, RMSPROP, SGD, Rule
-
-_spec = importlib.util.spec_from_file_location("grids", Path(__file__).parent / "grids.py")
-grids = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(grids)
 
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
@@ -226,7 +221,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("batch_size", [N, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(N, marks=pytest.mark.nightly), 4])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_solvers_follow_the_path_of_optax(solver, batch_size, largest):
     optax = pytest.importorskip("optax")

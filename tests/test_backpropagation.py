@@ -1,10 +1,8 @@
 """backpropagation() against the notes' formulas, tests/reference.py and finite differences."""
 
-import importlib.util
 import subprocess
 import sys
 from math import exp
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +10,9 @@ import scipy.sparse as sp
 from sklearn.datasets import make_multilabel_classification
 from sklearn.exceptions import NotFittedError
 
+import reference
 from fastnn import MLPClassifier, MLPRegressor, Network, backpropagation
 from fastnn.kernels.activations import ACTIVATIONS
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 
 def finite_differences(network, X, y, sample_weight=None, step=1e-6):

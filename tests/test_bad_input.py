@@ -342,6 +342,7 @@ def test_no_part_to_set_aside_is_no_error_where_none_is_needed(make, y):
     assert len(model.validation_scores_) == model.n_iter_
 
 
+@pytest.mark.nightly
 def test_offsets_beyond_32_bits():
     """Of 8.6 GB of zeros, which take no memory as long as no one writes them."""
     rows, width, n = 2**31 // 64 + 2048, 64, 1024

@@ -1,10 +1,11 @@
 """Fits and predictions in many threads and processes at once: the same bits as one at a time."""
 
-import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,21 +97,37 @@ def test_single_rows_in_16_threads_give_the_serial_bits():
 
 
 def test_predictions_while_the_estimator_is_fitted_to_other_data():
-    """Outputs of some weights, or an error that says so; the kernel never reads out of bounds."""
+    """Outputs of the one model or the other, of one on its way, or an error that says so."""
     wide = np.hstack([X, X, X])
+    expected = {
+        sizes: MLPClassifier(**SETTINGS | {"hidden_layer_sizes": sizes}).fit(X, Y).predict_proba(X)
+        for sizes in ((12,), (40, 7))
+    }
     model = MLPClassifier(**SETTINGS).fit(X, Y)
+    names = {outputs.tobytes(): sizes for sizes, outputs in expected.items()}
     stop = time.perf_counter() + 2
 
     def work(i):
+        found = Counter()
         while time.perf_counter() < stop:
             if i == 0:
-                model.fit(wide, Y).set_params(hidden_layer_sizes=(40, 7)).fit(X, Y)
-                model.set_params(hidden_layer_sizes=(12,))
-            else:
-                with contextlib.suppress(ValueError, AttributeError, IndexError):
-                    model.predict_proba(X)
+                for sizes in expected:
+                    model.fit(wide, Y).set_params(hidden_layer_sizes=sizes).fit(X, Y)
+                    time.sleep(0.01)  # in which nothing is on its way
+                continue
+            try:
+                outputs = model.predict_proba(X)
+            except ValueError as error:
+                said = "features, but|the estimator was fitted with|fitted to other data while"
+                assert re.search(said, str(error))
+                continue
+            found[names.get(outputs.tobytes(), "on its way")] += 1
+            assert outputs.shape == (300, 10)
+            np.testing.assert_allclose(outputs.sum(axis=1), 1)
+        return found
 
-    in_16_threads(work, 8)
+    found = sum(in_16_threads(work, 8), Counter())
+    assert all(found[sizes] > 0 for sizes in expected)
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
@@ -161,7 +178,10 @@ def run_script(tmp_path, run_python):
     return run
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+nightly = pytest.mark.nightly
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=nightly), "forkserver"])
 def test_process_pools(method, run_script):
     run_script(POOL, method)
 
@@ -176,6 +196,7 @@ if __name__ == "__main__":
 """
 
 
+@nightly
 def test_dask_in_threads_and_processes(run_script):
     run_script(DASK)
 
@@ -256,7 +277,16 @@ else:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("backend", ["one fit", "loky", "threading", "multiprocessing", "dask"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("one fit", marks=nightly),
+        pytest.param("loky", marks=nightly),
+        "threading",
+        "multiprocessing",
+        pytest.param("dask", marks=nightly),
+    ],
+)
 def test_no_more_threads_run_than_there_are_cores_and_one(backend, tmp_path):
     path = tmp_path / "search.py"
     path.write_text(SEARCH)

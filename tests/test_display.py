@@ -1,5 +1,6 @@
 """LossCurveDisplay draws what the fits have kept, and says what is missing."""
 
+import itertools
 import subprocess
 import sys
 
@@ -29,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 import fastnn
+import grids
 from fastnn import LossCurveDisplay, MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -152,10 +154,18 @@ CURVES = {
 }
 
 
-@pytest.mark.parametrize("case", CURVES)
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("given", [None, {}, {"figsize": (9, 7)}, {"layout": "constrained"}])
-def test_the_legend_hides_no_curve(case, log, given):
+FIGURES = {
+    "of its own": None,
+    "given": {},
+    "smaller": {"figsize": (9, 7)},
+    "constrained": {"layout": "constrained"},
+}
+ALL = list(itertools.product(CURVES, [False, True], FIGURES))
+
+
+@pytest.mark.parametrize("case, log, figure", grids.nightly_but(ALL, grids.covering(ALL, 2)))
+def test_the_legend_hides_no_curve(case, log, figure):
+    given = FIGURES[figure]
     ax = None if given is None else plt.subplots(2, 2, **{"figsize": (10, 8), **given})[1][0, 1]
     display = LossCurveDisplay(CURVES[case]).plot(ax, log=log)
     display.figure_.canvas.draw()

@@ -51,12 +51,6 @@ def test_signatures_are_those_of_sklearn(ours):
 
 
 @pytest.mark.parametrize("ours", ESTIMATORS)
-def test_every_parameter_is_documented(ours):
-    for name in inspect.signature(ours).parameters:
-        assert f"\n    {name} :" in ours.__doc__ or name in ("beta_1", "beta_2")
-
-
-@pytest.mark.parametrize("ours", ESTIMATORS)
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_fitted_attributes_are_those_of_sklearn(ours, solver, early_stopping):

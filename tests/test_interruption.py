@@ -34,13 +34,13 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((200_000, 100), dtype=np.float32)
 y = X[:, 0] > 0
 
+sent = []
+
 def hit(seconds):
     def send():
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
-    sent = []
     threading.Timer(seconds, send).start()
-    return sent
 """
 
 CTRL_C_IN_FIT = (
@@ -48,7 +48,25 @@ CTRL_C_IN_FIT = (
     + """
 settings = eval(sys.argv[1])
 model = MLPClassifier((200, 200), max_iter=10**6, random_state=0, **settings)
-sent = hit(1.0)
+
+class AfterTheFirstIteration:
+    def setup(self, estimator, context): pass
+    def teardown(self, estimator, context): pass
+    def on_fit_task_begin(self, estimator, context): pass
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "iteration" and context.task_id == 0:
+            hit(0.1)
+
+def rate(epoch):
+    if epoch == 1:
+        hit(0.1)
+    return 0.001
+
+# However slow the machine is, the fit has begun, and the kernel is at work when the signal comes.
+if model.solver == "lbfgs":
+    model.set_callbacks(AfterTheFirstIteration())
+else:
+    model.set_params(learning_rate=rate)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     model.fit(X, y)
@@ -63,8 +81,8 @@ CTRL_C_IN_PREDICT = (
     START
     + """
 model = MLPClassifier((500, 500), max_iter=1, n_threads=int(sys.argv[1])).fit(X[:500], y[:500])
-sent = hit(0.5)
 try:
+    hit(0.5)
     while True:
         model.predict(np.repeat(X, 5, axis=0))
 except KeyboardInterrupt:
@@ -80,25 +98,30 @@ ANSWER_SECONDS = 2.0
 QUIET = ["-W", "ignore", "-c"]
 
 
+nightly = pytest.mark.nightly
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(),
+        pytest.param(dict(), marks=nightly),
         dict(n_threads=2),
         dict(early_stopping=True, validation_fraction=0.5),
         dict(batch_size="full", n_threads=1),
-        dict(batch_size="full", n_threads=2),
-        dict(solver="lbfgs", n_threads=1),
+        pytest.param(dict(batch_size="full", n_threads=2), marks=nightly),
+        pytest.param(dict(solver="lbfgs", n_threads=1), marks=nightly),
         dict(solver="lbfgs", n_threads=2),
     ],
     ids=str,
 )
 def test_ctrl_c_is_answered_at_once_and_leaves_a_usable_estimator(settings, run_python):
+    if "solver" in settings and not hasattr(MLPClassifier, "set_callbacks"):
+        pytest.skip("callbacks need scikit-learn 1.9")
     result = run_python(*QUIET, CTRL_C_IN_FIT, repr(settings), timeout=200)
     assert float(result.stdout) < ANSWER_SECONDS
 
 
-@pytest.mark.parametrize("n_threads", ["1", "2"])
+@pytest.mark.parametrize("n_threads", [pytest.param("1", marks=nightly), "2"])
 def test_ctrl_c_ends_a_prediction(n_threads, run_python):
     result = run_python(*QUIET, CTRL_C_IN_PREDICT, n_threads, timeout=200)
     assert float(result.stdout) < ANSWER_SECONDS
@@ -308,7 +331,7 @@ def state(model):
     return pickle.dumps({k: v for k, v in vars(model).items() if k not in model.get_params()})
 
 interrupted = 0
-for i in range(300):
+for i in range(int(sys.argv[1])):
     draw = random.Random(i)
     model = MLPClassifier(
         (30,),
@@ -340,12 +363,13 @@ for i in range(300):
         assert np.isfinite(model.predict_proba(X[:10])).all(), i
     assert len(sys._current_frames()) == 1, i  # threads
     assert came == answered, (i, came, answered)  # none is lost
-assert interrupted > 5
+assert interrupted > i / 60
 """
 
 
-def test_ctrl_c_at_any_moment_leaves_the_old_state_or_a_usable_one(run_python):
-    run_python(*QUIET, STORM)
+@pytest.mark.parametrize("n_fits", [75, pytest.param(300, marks=nightly)])
+def test_ctrl_c_at_any_moment_leaves_the_old_state_or_a_usable_one(n_fits, run_python):
+    run_python(*QUIET, STORM, n_fits)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

@@ -257,7 +257,13 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, marks=pytest.mark.nightly if check == "faults" else ())
+        for check in CHECKS
+    ],
+)
 def test_kernels_stay_inside_their_arrays(check, run_python):
     run_python(__file__, check)
 

@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
+from fastnn._backpropagation import _from_python as callable_from_python
 from fastnn.kernels import activations, losses, rules
 from fastnn.kernels.activations import ACTIVATIONS, N_CONSTANTS
 from fastnn.kernels.losses import LOSSES, loss_constants
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule, n_slots
-
-
-def callable_from_python(kernel):
-    """Kernels for kernels have no way in from Python. Without the JIT this changes nothing."""
-    return njit(lambda *arguments: kernel(*arguments))
-
 
 activate = callable_from_python(activations.activate)
 multiply_by_slope = callable_from_python(activations.multiply_by_slope)
@@ -27,7 +21,8 @@ NO_CONSTANTS = np.zeros(N_CONSTANTS)
 each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
 
 
-PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+# Without conftest.py, which would compile more than these tests need.
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +32,19 @@ def bounds_checked(tmp_path_factory):
     return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
 
 
-def test_kernel_tests_pass_with_bounds_checks(run_python, bounds_checked):
+def test_the_network_passes_with_bounds_checks(run_python, bounds_checked):
+    # Indices are the same in both dtypes, each of which takes its time to compile.
+    options = ["-k", "not float32 and not random_shapes"]
+    result = run_python(*PYTEST, "tests/test_network.py", *options, **bounds_checked)
+    assert " passed" in result.stdout
+
+
+@pytest.mark.nightly
+def test_all_kernel_tests_pass_with_bounds_checks(run_python, bounds_checked):
     files = [f"tests/test_{name}.py" for name in ("elementary", "matmul", "network")]
-    run_python(*PYTEST, *files, "-k", "not vectorised", **bounds_checked)
+    options = ["-m", "", "-k", "not vectorised"]
+    result = run_python(*PYTEST, *files, *options, timeout=900, **bounds_checked)
+    assert " passed" in result.stdout
 
 
 # Row 4 is beyond the data, but not beyond the memory: without checks it is read.
@@ -95,7 +100,8 @@ def test_all_modules_can_be_imported_without_jit(run_python):
 
 def test_small_kernels_work_without_jit(run_python):
     """The tests below, as Python. elementary and matmul are LLVM code and have no such form."""
-    run_python(*PYTEST, __file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
+    result = run_python(*PYTEST, __file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
+    assert " passed" in result.stdout
 
 
 def close(actual, expected):

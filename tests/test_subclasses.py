@@ -653,8 +653,14 @@ def outcome(use, make):
         return error
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        pytest.param(kind, name, marks=() if (i + j) % 2 == 0 else pytest.mark.nightly)
+        for i, kind in enumerate(KINDS)
+        for j, name in enumerate(ESTIMATORS)
+    ],
+)
 def test_what_works_with_sklearn_works(kind, name):
     different = []
     for use in USES:

@@ -10,7 +10,10 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind"),
+]
 
 PROGRAM = """
 import itertools, sys, warnings
