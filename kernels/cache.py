@@ -197,12 +197,13 @@ class _Cache(caching.FunctionCache):
             _warn_once(error)
 
 
+TELL_AFTER = 1.0  # seconds
 _told = set()
 
 
 @contextlib.contextmanager
 def _telling(dtype):
-    """A block that compiles for ``dtype``: after a second, the logger 'fastnn' says so, once."""
+    """A block that compiles for ``dtype``: the logger 'fastnn' says so once, if it takes long."""
 
     def tell():
         if dtype not in _told:
@@ -213,7 +214,7 @@ def _telling(dtype):
                 dtype,
             )
 
-    timer = threading.Timer(1.0, tell)
+    timer = threading.Timer(TELL_AFTER, tell)
     timer.daemon = True
     timer.start()
     try:

@@ -3,7 +3,7 @@
 Numba calls libm once per element and so keeps a loop over these functions scalar. Here they are
 branch-free arithmetic: LLVM vectorises any loop around them. Error bounds, in units in the last
 place, over the whole range including denormal results (measured in tests/test_elementary.py):
-exp 2, log 2, tanh 4, logistic 4, normal 8. NaN gives NaN and infinities give the limits.
+exp 2, log 2, tanh 4, logistic 4, normal 10. NaN gives NaN and infinities give the limits.
 
 exp: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, 1980), exp(r) = 1 + r + r^2 P(r) with P the
 Chebyshev interpolant of (exp(r) - 1 - r) / r^2. log: x = 2^e (1 + f), log(1 + f) = 2 artanh(s) with

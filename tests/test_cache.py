@@ -15,6 +15,8 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -222,6 +224,54 @@ each_start = pytest.mark.parametrize(
         pytest.param("many_cold_starts", ["float32", "float64"], marks=pytest.mark.nightly),
     ],
 )
+
+
+def test_of_processes_that_start_cold_at_once_one_compiles(tiny_cold_start):
+    _, results = tiny_cold_start
+    for dtype in ("float32", "float64"):
+        assert [result[f"cached {dtype}"] for result in results].count(False) == 1
+
+
+HOLD = """
+import fcntl, sys, time
+files = [open(path, "ab") for path in sys.argv[1:]]
+for file in files:
+    fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_is_killed_while_it_compiles_lets_the_others_go_on(tiny):
+    locks = list(tiny.rglob("*.lock"))
+    assert len(locks) == 2
+    for path in cache_files(tiny):
+        path.unlink()
+    command = [sys.executable, "-c", HOLD, *map(str, locks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        threading.Timer(8.0, holder.kill).start()
+        started = time.monotonic()
+        result = run(tiny, WEIGH)
+        waited = time.monotonic() - started
+    assert weighed(result) and result["warnings"] == []
+    assert waited > 7
+
+
+def test_long_compilations_are_told_once_by_a_logger(monkeypatch, caplog):
+    monkeypatch.setattr("fastnn.kernels.cache.TELL_AFTER", 0.01)
+    monkeypatch.setattr("fastnn.kernels.cache._told", set())
+    for _ in range(2):
+        with fastnn.kernels.cache._telling("float32"):
+            time.sleep(0.2)
+    (record,) = caplog.records
+    assert record.name == "fastnn" and record.levelname == "WARNING"
+    assert "compiling its kernels for float32, once" in record.getMessage()
+    caplog.clear()
+    monkeypatch.setattr("fastnn.kernels.cache.TELL_AFTER", 60.0)
+    with fastnn.kernels.cache._telling("float64"):
+        pass
+    assert not caplog.records
 
 
 @each_start

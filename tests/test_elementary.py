@@ -12,7 +12,7 @@ from numba import njit
 from fastnn.kernels import elementary
 from fastnn.kernels.jit import FLAGS
 
-BOUNDS = {"exp": 2, "log": 2, "tanh": 4, "logistic": 4, "normal": 8}  # of elementary's docstring
+BOUNDS = {"exp": 2, "log": 2, "tanh": 4, "logistic": 4, "normal": 10}  # of elementary's docstring
 MORE_PRECISE = {np.float32: np.float64, np.float64: np.longdouble}
 
 

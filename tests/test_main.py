@@ -24,47 +24,50 @@ def run(capsys):
     return run
 
 
-def rows_of(out):
-    """What a table says of each library: accuracy, epochs, seconds, unit, examples a second."""
-    lines = [line.split() for line in out.splitlines()]
-    return [
-        next(line[1:] for line in lines if line and line[0] == name and len(line) == 6)
-        for name in ("fastnn", "scikit-learn")
-    ]
+def row_of(out, job):
+    """Seconds of fastnn and scikit-learn, ratio, and the accuracy of both, of a job."""
+    line = next(line for line in out.splitlines() if line.startswith(job))
+    found = re.fullmatch(r"([\d.]+) s +([\d.]+) s +([\d.]+)x *(.*)", line[len(job) :].strip())
+    return [float(number) for number in (*found.groups()[:3], *found[4].split())]
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_the_main_job_compares_both_libraries(run_python):
-    out = run_python("-m", "fastnn", "--quick", "--max-iter", "30").stdout
-    ours, theirs = rows_of(out)
-    assert ours[0] == theirs[0] and float(ours[0]) > 0.9
-    assert ours[1] == theirs[1] == "30"
-    assert float(re.search(r"differ by at most (\S+) of", out)[1]) < 1e-8
+def test_the_main_job_compares_both_libraries(run):
+    out = run("--quick", "--max-iter", "30")
+    *_, ours, theirs = row_of(out, "one fit")
+    assert ours == theirs > 0.9
+    assert "cross-validation" not in out
+    assert re.search(r"kernels were (loaded from disk|compiled) in \d", out)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_times_are_medians_and_the_ratio_is_that_of_each_round(run, monkeypatch):
+@pytest.mark.nightly
+def test_both_libraries_find_the_same_candidate(run):
+    out = run("--max-iter", "5")
+    for job in ("one fit", "5-fold cross-validation", "grid search, 12 x 3 fits, n_jobs=2"):
+        *_, ours, theirs = row_of(out, job)
+        assert ours == theirs > 0.2
+    best = re.findall(r"best with \S+: +(.+)", out)
+    assert best[0] == best[1] and "alpha" in best[0]
+
+
+def test_the_ratio_is_that_of_the_times(run, monkeypatch):
     """By a clock that goes on in fits alone, so that it is known what they take."""
     now = 0.0
     monkeypatch.setattr("fastnn.__main__.time", SimpleNamespace(perf_counter=lambda: now))
-    for cls, seconds in [
-        (fastnn.MLPClassifier, iter([1.0, 2.0, 4.0])),
-        (neural_network.MLPClassifier, iter([9.0, 6.0, 20.0])),
-    ]:
+    for cls, seconds in [(fastnn.MLPClassifier, 2.0), (neural_network.MLPClassifier, 9.0)]:
 
         def fit(self, X, y, fit=cls.fit, seconds=seconds):
             nonlocal now
             fitted = fit(self, X, y)
-            now += next(seconds)
+            now += seconds
             return fitted
 
         monkeypatch.setattr(cls, "fit", fit)
-    out = run("--rounds", "3", "--max-iter", "2")
-    ours, theirs = rows_of(out)
-    # 1347 of the 1797 digits are fitted, twice.
-    assert ours[2:] == ["2.0000", "s", "1,347"]
-    assert theirs[2:] == ["9.0000", "s", "299"]
-    assert "fastnn trains 5.0 times as fast (median of 3" in out  # of 9, 3 and 5
+    monkeypatch.delitem(fastnn.__main__.JOBS, "grid search, 12 x 3 fits, n_jobs=2")
+    out = run("--max-iter", "2")
+    assert row_of(out, "one fit")[:3] == [2, 9, 4.5]
+    assert row_of(out, "5-fold cross-validation")[:3] == [10, 45, 4.5]
+    assert row_of(out, "all of it")[:3] == [12, 54, 4.5]
+    assert "loaded from disk in 0.00 s" in out
 
 
 def test_warmup_says_what_it_did(run, monkeypatch):
@@ -77,6 +80,6 @@ def test_warmup_says_what_it_did(run, monkeypatch):
 
 def test_help_and_errors(run):
     out = run("--help")
-    assert "warmup" in out and "--rounds" in out
-    assert "--rounds must be at least 1" in run("--rounds", "0", code=2)
+    assert "warmup" in out and "--max-iter" in out
+    assert "--max-iter must be at least 1" in run("--max-iter", "0", code=2)
     assert "invalid choice" in run("--dtype", "float16", code=2)

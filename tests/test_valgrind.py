@@ -1,8 +1,9 @@
 """Training and prediction under valgrind: no access outside a block, nothing read before written.
 
-It knows no AVX-512, so kernels are those for an AVX2 machine.
+It knows no AVX-512, so kernels are those for an AVX2 machine, or for one before.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from fastnn import MLPClassifier, MLPRegressor
 from fastnn.kernels.machine import VECTOR_BYTES
 from control import one_too_many
 joblib.cpu_count = lambda *_, **__: 2
-assert VECTOR_BYTES == 32
+assert VECTOR_BYTES <= 32
 rng = np.random.default_rng(0)
 SETTINGS = [
     dict(),
@@ -58,16 +59,24 @@ def one_too_many(values):
 """
 
 
-def test_no_error_in_compiled_code(avx2_machine, tmp_path, monkeypatch):
+def run_under_valgrind(machine, folder):
+    """The completed process, of a program that was compiled for ``machine`` before."""
+    # malloc instead of Python's arenas, so that a block is one object.
+    environment = os.environ | machine | {"PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, str(folder / "program.py")]
+    subprocess.run(program, check=True, env=environment)  # compiles
+    valgrind = ["valgrind", "--smc-check=all-non-file", "--error-limit=no", "--num-callers=3"]
+    captured = dict(capture_output=True, text=True, timeout=900)
+    return subprocess.run([*valgrind, *program], env=environment, **captured)
+
+
+def test_no_error_in_compiled_code(avx2_machine, sse2_machine, tmp_path):
     (tmp_path / "control.py").write_text(CONTROL)
     (tmp_path / "program.py").write_text(PROGRAM)
-    # malloc instead of Python's arenas, so that a block is one object.
-    for name, value in {**avx2_machine, "PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1"}.items():
-        monkeypatch.setenv(name, value)
-    program = [sys.executable, str(tmp_path / "program.py")]
-    subprocess.run(program, check=True)  # compiles
-    valgrind = ["valgrind", "--smc-check=all-non-file", "--error-limit=no", "--num-callers=3"]
-    result = subprocess.run([*valgrind, *program], capture_output=True, text=True, timeout=600)
+    result = run_under_valgrind(avx2_machine, tmp_path)
+    if "unhandled instruction bytes" in result.stderr:
+        # Valgrind 3.19 lacks a form of VMOVQ, which LLVM takes for some numbers of registers.
+        result = run_under_valgrind(sse2_machine, tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     before, after = result.stderr.split("trained\n")
     assert after.count("end\n") == 1
