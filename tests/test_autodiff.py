@@ -221,8 +221,20 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(N, marks=pytest.mark.nightly), 4])
-@pytest.mark.parametrize("solver", SOLVERS)
+# The first four also have tests/reference.py to follow.
+EACH_TIME = ["adamw", "nadam", "rmsprop", "adagrad", "clipped adam"]
+
+
+@pytest.mark.parametrize(
+    "solver, batch_size",
+    [
+        pytest.param(
+            solver, size, marks=() if solver in EACH_TIME and size == 4 else pytest.mark.nightly
+        )
+        for solver in SOLVERS
+        for size in (N, 4)
+    ],
+)
 def test_solvers_follow_the_path_of_optax(solver, batch_size, largest):
     optax = pytest.importorskip("optax")
     constants, more, make = SOLVERS[solver]

@@ -598,7 +598,7 @@ def without_sources_zipped(site, path):
 @pytest.mark.parametrize(
     ("store", "frozen", "place"),
     [
-        (zipped, False, "home"),
+        pytest.param(zipped, False, "home", marks=pytest.mark.nightly),
         pytest.param(zipped, False, "NUMBA_CACHE_DIR", marks=pytest.mark.nightly),
         pytest.param(without_sources, False, "home", marks=pytest.mark.nightly),
         pytest.param(without_sources, True, "home", marks=pytest.mark.nightly),
@@ -695,7 +695,7 @@ class TestDisks:
     @pytest.mark.parametrize(
         "place",
         [
-            "package",
+            pytest.param("package", marks=pytest.mark.nightly),
             "package, not home",
             pytest.param("NUMBA_CACHE_DIR", marks=pytest.mark.nightly),
         ],

@@ -181,7 +181,9 @@ def run_script(tmp_path, run_python):
 nightly = pytest.mark.nightly
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=nightly), "forkserver"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(m, marks=nightly) for m in ("spawn", "forkserver"))]
+)
 def test_process_pools(method, run_script):
     run_script(POOL, method)
 

@@ -105,10 +105,10 @@ nightly = pytest.mark.nightly
     "settings",
     [
         pytest.param(dict(), marks=nightly),
-        dict(n_threads=2),
+        pytest.param(dict(n_threads=2), marks=nightly),
         dict(early_stopping=True, validation_fraction=0.5),
-        dict(batch_size="full", n_threads=1),
-        pytest.param(dict(batch_size="full", n_threads=2), marks=nightly),
+        pytest.param(dict(batch_size="full", n_threads=1), marks=nightly),
+        dict(batch_size="full", n_threads=2),
         pytest.param(dict(solver="lbfgs", n_threads=1), marks=nightly),
         dict(solver="lbfgs", n_threads=2),
     ],

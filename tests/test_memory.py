@@ -260,7 +260,7 @@ CHECKS = {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, marks=pytest.mark.nightly if check == "faults" else ())
+        pytest.param(check, marks=() if "pages" in check else pytest.mark.nightly)
         for check in CHECKS
     ],
 )

@@ -18,7 +18,9 @@ update = callable_from_python(rules.update)
 
 NO_CONSTANTS = np.zeros(N_CONSTANTS)
 
-each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
+each_dtype = pytest.mark.parametrize(
+    "T", [pytest.param(np.float32, marks=pytest.mark.nightly), np.float64]
+)
 
 
 # Without conftest.py, which would compile more than these tests need.
@@ -100,7 +102,7 @@ def test_all_modules_can_be_imported_without_jit(run_python):
 
 def test_small_kernels_work_without_jit(run_python):
     """The tests below, as Python. elementary and matmul are LLVM code and have no such form."""
-    result = run_python(*PYTEST, __file__, "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
+    result = run_python(*PYTEST, __file__, "-m", "", "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
     assert " passed" in result.stdout
 
 

@@ -177,7 +177,7 @@ OF_LBFGS = list(itertools.product(TARGETS, ACTIVATIONS, [False, True]))
 
 
 @pytest.mark.parametrize(
-    "target, activation, weighted", grids.nightly_but(OF_LBFGS, grids.covering(OF_LBFGS, 2))
+    "target, activation, weighted", grids.nightly_but(OF_LBFGS, grids.covering(OF_LBFGS, 1))
 )
 def test_lbfgs(target, activation, weighted):
     mine, theirs = fitted_pair(target, activation, "lbfgs", weighted, False, "fit", max_iter=5)

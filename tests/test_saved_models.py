@@ -161,7 +161,15 @@ print(errors)
 """
 
 
-@pytest.mark.parametrize("way", ["pickle", "joblib", "skops", "skops members"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "pickle",
+        pytest.param("joblib", marks=pytest.mark.nightly),
+        pytest.param("skops", marks=pytest.mark.nightly),
+        "skops members",
+    ],
+)
 def test_damaged_files_are_errors_at_most(way, tmp_path, run_python):
     model = MLPClassifier(**SETTINGS, random_state=0).partial_fit(X, Y, classes=np.arange(10))
     path = tmp_path / "model"
