@@ -113,6 +113,8 @@ class Report:
 
     def epoch(self, history, learning_rate, seconds):
         """Tell of an epoch."""
+        if not self._prints and self._bar is None:
+            return
         scores = history.validation_scores
         if self._in_one_line:
             told = [f"Epoch {history.n_iter}: loss {history.loss:.6g}"]

@@ -87,7 +87,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
                 tasks.begin()
                 begun = time.perf_counter()
                 optimizer.begin_epoch(settings)
-                loss = float(trainer.run_epoch(rows[order], optimizer.rule(settings)))
+                loss = trainer.run_epoch(rows[order], optimizer.rule(settings))
                 optimizer.t = trainer.updates
                 monitor.note(loss, len(rows))
                 if progress.average is not None:

@@ -185,7 +185,7 @@ def train(settings, T, sparse, n_threads, side):
     """Weights after some epochs, and outputs, with everything that kernels touch protected."""
     from fastnn import _network
     from fastnn._threads import Helpers
-    from fastnn._trainer import Trainer
+    from fastnn._trainer import Trainer, fields_of
     from fastnn.kernels.layout import starts_of
     from fastnn.kernels.rules import ADAM, Rule
 
@@ -210,7 +210,7 @@ def train(settings, T, sparse, n_threads, side):
     with Trainer(net, theta, data, settings["batch_size"], n_threads, state) as trainer:
         trainer._arguments = arguments = protect(trainer._arguments, side)
         _, params, _, trainer._rows, _, _, team = arguments
-        trainer._orders, trainer._sync = team
+        trainer._orders, trainer._sync = fields_of(team.orders), team.sync
         kernel = trainer._kernel
         trainer._helpers = Helpers(n_threads, kernel, *arguments, sync=trainer._sync)
         for _ in range(3):
