@@ -10,6 +10,7 @@ import sys
 import time
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
@@ -37,6 +38,17 @@ def _vectors():
 
 VECTOR_BYTES, REGISTERS = _vectors()
 CACHE_LINE = 64  # bytes; where lines are longer, some prefetches are for nothing
+
+
+def apart(size, dtype):
+    """A vector of zeros with no other on its cache lines, nor on those that come along with them.
+
+    What threads write often must not lie beside what they read: they would wait for the line.
+    """
+    dtype = np.dtype(dtype)
+    margin = -(-2 * CACHE_LINE // dtype.itemsize)
+    return np.zeros(size + 2 * margin, dtype)[margin : margin + size]
+
 
 if sys.platform == "win32":
     _YIELD, _SLEEP, _SLEEP_UNIT = "SwitchToThread", "Sleep", 1000

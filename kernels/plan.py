@@ -29,7 +29,7 @@ import numpy as np
 
 from .jit import leaf, section
 from .layout import starts_of
-from .machine import VECTOR_BYTES
+from .machine import VECTOR_BYTES, apart
 from .matmul import PACKED_BYTES
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
@@ -208,10 +208,10 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
         d=_aligned_zeros(below, dtype),
         saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
-        row_loss=np.zeros(capacity, dtype),
+        row_loss=apart(capacity, dtype),
         cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
-        squares=np.zeros(len(chunks)),
-        norms=np.zeros(len(chunks)),
+        squares=apart(len(chunks), np.float64),
+        norms=apart(len(chunks), np.float64),
         parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
     )
 

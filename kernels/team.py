@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import leaf, shared
-from .machine import atomic_add, atomic_load, nanoseconds, pause, sleep, yield_core
+from .machine import apart, atomic_add, atomic_load, nanoseconds, pause, sleep, yield_core
 from .rules import Rule
 
 ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
@@ -64,14 +64,14 @@ class Team(NamedTuple):
 
 def new_team(batch_size):
     """A ``Team`` for mini-batches of so many examples, before its first slice."""
-    team = Team(np.zeros(1, ORDERS), new_sync())
+    team = Team(apart(1, ORDERS), new_sync())
     team.orders["batch_size"] = batch_size
     return team
 
 
 def new_sync():
     """A vector for threads to meet by."""
-    return np.zeros(SYNC_SIZE, np.int64)
+    return apart(SYNC_SIZE, np.int64)
 
 
 @leaf
