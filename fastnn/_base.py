@@ -335,9 +335,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             self.coefs_, self.intercepts_ = views(theta, units)
             return theta
         theta = np.empty(starts_of(units)[-1], dtype)
-        self.coefs_, self.intercepts_ = views(theta, units)
+        coefs, intercepts = views(theta, units)
         factor = 2.0 if self.activation == "logistic" else 6.0
-        for W, b in zip(self.coefs_, self.intercepts_, strict=True):
+        for W, b in zip(coefs, intercepts, strict=True):
             fan_in, fan_out = W.shape
             if self.init == "glorot":
                 bound = np.sqrt(factor / (fan_in + fan_out))
@@ -347,6 +347,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 variance, bias = {"he": (2 / fan_in, 0), "notes": (1 / fan_in, 1)}[self.init]
                 W[...] = rng.normal(0, np.sqrt(variance), W.shape)
                 b[...] = bias
+        self.coefs_, self.intercepts_ = coefs, intercepts  # another thread may predict by them
         return theta
 
     def _standardization(self, X, target, out_activation, first_pass):
