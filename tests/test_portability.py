@@ -56,11 +56,6 @@ PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
 FILES = [f"tests/test_{name}.py" for name in ("elementary", "matmul", "network")]
 
 
-def test_products_pass(run_python, avx2_machine):
-    result = run_python(*PYTEST, FILES[1], timeout=600, **avx2_machine)
-    assert " passed" in result.stdout
-
-
 @pytest.mark.nightly
 def test_all_kernel_tests_pass(run_python, machine):
     options = ["-m", "", "-k", "not vectorised"]
