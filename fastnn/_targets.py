@@ -6,7 +6,7 @@ There are three kinds of target, each with the same methods::
     Labels     any of several labels          bool (n, n_labels)
     Reals      numbers                        (n,) or (n, n_outputs)
 
-    encode(y, name, other)      y of training or validation in that form, or an error
+    encode(y)                   y of training or validation, checked, in that form
     network(...)                loss, output activation and settings of the loss, for ``make_net``
     values(target, dtype)       (n, n_outputs), as the outputs should be
     decide(output)              predictions, in the form of encoded targets
@@ -39,10 +39,6 @@ class _Classified:
 
     def __init__(self, settings, classes, n_outputs):
         self.settings, self.classes, self.n_outputs = settings, classes, n_outputs
-
-    def encode(self, y, name="y", other="what the network was fitted to"):
-        self.check_kind(y, name, other)
-        return self._encoded(y)
 
     def check_kind(self, y, name, other):
         """Raise ValueError where y is not like the targets of training."""
@@ -144,7 +140,7 @@ class Classes(_Classified):
         self.kind = "multiclass" if len(classes) > 2 else "binary"
         super().__init__(settings, classes, len(classes) if self.kind == "multiclass" else 1)
 
-    def _encoded(self, y):
+    def encode(self, y):
         return np.searchsorted(self.classes, y)
 
     def values(self, target, dtype):
@@ -198,7 +194,7 @@ class Labels(_Classified):
 
     kind = "multilabel"
 
-    def _encoded(self, y):
+    def encode(self, y):
         return (y.toarray() if sp.issparse(y) else y) != 0
 
     def values(self, target, dtype):
