@@ -5,12 +5,14 @@ For example::
     python -m bench.compare --quick               under a minute
     python -m bench.compare --json results.json --plot ratios.png
     python -m bench.compare --cases A,F --peers scikit-learn,JAX --markdown
+    python -m bench.compare --isa avx2            as on a machine without AVX-512
 """
 
 import argparse
 import sys
 from statistics import median
 
+from . import isa
 from .cases import CASES, MAIN
 from .peak import prepare_peak
 from .peers import PEERS
@@ -44,6 +46,7 @@ def parse(arguments=None):
         help="by name, with commas (default: all)",
     )
     parser.add_argument("--rounds", type=int, help="timings of each peer (default: 5)")
+    isa.add_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write all times, machine and versions")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -147,6 +150,7 @@ def text(results, markdown):
 
 def main():
     options = parse()
+    isa.restrict_workers(options.isa)
     peers = ["fastnn", *(peer for peer in options.peers if PEERS[peer].installed)]
     results = measure(options.cases, peers, options.rounds, 0.2 if options.quick else 2.0)
     print(text(results, options.markdown))

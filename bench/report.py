@@ -13,6 +13,7 @@ from pathlib import Path
 
 import joblib
 
+from .isa import restriction
 from .peers import PEERS
 
 
@@ -67,6 +68,7 @@ def machine():
         "commit": _commit(),
         "cpu": _cpu_model(),
         "cores": joblib.cpu_count(),
+        "isa": restriction(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -81,8 +83,9 @@ def machine():
 def describe(machine):
     """The machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    isa = f" restricted to {machine['isa'].upper()}" if machine["isa"] else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {machine['date'][:10]}; "
+        f"{machine['cpu']}{isa}, {machine['cores']} cores, {machine['system']}; {machine['date'][:10]}; "
         f"Python {machine['python']}, {versions}"
     )
 

@@ -10,7 +10,7 @@ For example::
 import argparse
 import sys
 
-from . import sweep_training, sweep_usage
+from . import isa, sweep_training, sweep_usage
 from .peers import PEERS
 from .report import describe, machine, save_json, table
 from .session import Session
@@ -50,6 +50,7 @@ def parse(arguments=None):
     parser.add_argument("--quick", action="store_true", help="small sizes, 2 rounds, less exact")
     parser.add_argument("--full", action="store_true", help="growth to 10,000,000 examples")
     parser.add_argument("--rounds", type=int, help="timings of each competitor (default: 5)")
+    isa.add_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write all times, machine and versions")
     options = parser.parse_args(arguments)
     for name in options.sections:
@@ -60,6 +61,7 @@ def parse(arguments=None):
 
 def main():
     options = parse()
+    isa.restrict_workers(options.isa)
     rounds = options.rounds or (2 if options.quick else 5)
     results = {"machine": machine(), "rounds": rounds, "sections": {}}
     peers = [name for name in ("fastnn", "scikit-learn", "PyTorch") if PEERS[name].installed]

@@ -11,17 +11,24 @@ import sys
 import time
 import traceback
 
+from . import isa
+
 
 def answer(tasks, action, *details):
     if action == "make":
         function, arguments = details
         tasks.append(function(*arguments))
+        if isa.restriction():
+            isa.check_libraries()
         return len(tasks) - 1
     if action == "run":
         number, arguments = details
         started = time.perf_counter()
         result = tasks[number](*arguments)
-        return time.perf_counter() - started, result
+        seconds = time.perf_counter() - started
+        if isa.restriction():
+            isa.check_instructions()
+        return seconds, result
     tasks.clear()
     return None
 
