@@ -7,8 +7,10 @@ Run everything from the root of the repository, on an otherwise idle machine::
 
     python -m bench.compare --quick         # the main table, in under a minute
     python -m bench.compare --json compare.json --plot compare.png
+    python -m bench.compare --isa avx2      # all peers as on a machine without AVX-512
     python -m bench.sweep                   # every other question; see --help for its sections
     python -m bench.sweep growth memory --full
+    python -m bench.sweep products --isa avx2
 
     pytest bench --benchmark-only           # single kernels, epochs, fit, predict
     pytest bench --benchmark-only -k "gradient and float32" --benchmark-group-by=func
@@ -30,8 +32,10 @@ How the comparison is kept fair: ``peers`` says what each peer does, ``session``
 ``session``         workers, timing in turn, the check that everybody learns
 ``worker``          the other end of it: a process that prepares and runs tasks
 ``peak``            the measured peak of the machine
+``isa``             ``--isa avx2``: who is told how to leave AVX-512 alone, and how it is checked
 ``compare``         the main table; ``plot`` its picture, ``report`` tables and machine
-``sweep``           the sections, in ``sweep_training`` and ``sweep_usage`` with ``tasks``
+``sweep``           the sections, in ``sweep_training``, ``sweep_products`` and ``sweep_usage``
+                    with ``tasks``
 ``kernel_calls``    all calls into the kernels
 ==================  ==========================================================================
 """

@@ -3,6 +3,7 @@
 They take NumPy arrays and nothing else, so that a change inside ``kernels/`` is a change here.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -40,6 +41,18 @@ def product(C, A, B):
     else:
         arguments = (C, A.T, 1, A.shape[0], B, buffers)
     return lambda: _product(*arguments)
+
+
+@contextmanager
+def product_on_threads(C, A, B, n_threads):
+    """The call C <- A B on blocks of rows, each on a thread of its own."""
+    if n_threads == 1:
+        yield product(C, A, B)
+        return
+    blocks = zip(*(np.array_split(each, n_threads) for each in (C, A)), strict=True)
+    products = [product(c, a, B) for c, a in blocks]
+    with ThreadPoolExecutor(n_threads) as pool:
+        yield lambda: list(pool.map(lambda multiply: multiply(), products))
 
 
 @_jit

@@ -1,12 +1,11 @@
 """The measured peak of the machine: the fastest float32 matrix product on all cores."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 
-from .kernel_calls import product
+from .kernel_calls import product_on_threads
 
 SIZE = 2048
 REPEATS = 5
@@ -17,15 +16,9 @@ def prepare_peak():
     rng = np.random.default_rng(0)
     A, B = rng.standard_normal((2, SIZE, SIZE), np.float32)
     C, expected = np.empty_like(A), A @ B
-    blocks = zip(*(np.array_split(each, joblib.cpu_count()) for each in (C, A)), strict=True)
-    products = [product(c, a, B) for c, a in blocks]
 
     def run():
-        with ThreadPoolExecutor(len(products)) as pool:
-
-            def tiles():
-                list(pool.map(lambda multiply: multiply(), products))
-
+        with product_on_threads(C, A, B, joblib.cpu_count()) as tiles:
             tiles()
             np.testing.assert_allclose(C, expected, rtol=1e-3, atol=1e-2)
             return {

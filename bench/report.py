@@ -85,8 +85,8 @@ def describe(machine):
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     isa = f" restricted to {machine['isa'].upper()}" if machine["isa"] else ""
     return (
-        f"{machine['cpu']}{isa}, {machine['cores']} cores, {machine['system']}; {machine['date'][:10]}; "
-        f"Python {machine['python']}, {versions}"
+        f"{machine['cpu']}{isa}, {machine['cores']} cores, {machine['system']}; "
+        f"{machine['date'][:10]}; Python {machine['python']}, {versions}"
     )
 
 

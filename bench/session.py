@@ -75,17 +75,22 @@ class Worker:
         return Task(self, self.ask("make", make, arguments))
 
 
-def alternate(tasks, rounds, *arguments):
-    """Run each of ``{label: task}`` once per round: ``{label: [seconds]}``, ``{label: result}``.
+def in_turn(labels, rounds):
+    """Each label once per round.
 
     Every other round goes backwards, so that a machine that slows down favors nobody.
     """
+    for i in range(rounds):
+        yield from list(labels)[:: 1 if i % 2 == 0 else -1]
+
+
+def alternate(tasks, rounds, *arguments):
+    """Run each of ``{label: task}`` in turn: ``{label: [seconds]}``, ``{label: result}``."""
     seconds = {label: [] for label in tasks}
     results = {}
-    for i in range(rounds):
-        for label in list(tasks)[:: 1 if i % 2 == 0 else -1]:
-            elapsed, results[label] = tasks[label].run(*arguments)
-            seconds[label].append(elapsed)
+    for label in in_turn(tasks, rounds):
+        elapsed, results[label] = tasks[label].run(*arguments)
+        seconds[label].append(elapsed)
     return seconds, results
 
 

@@ -10,7 +10,7 @@ For example::
 import argparse
 import sys
 
-from . import isa, sweep_training, sweep_usage
+from . import isa, sweep_products, sweep_training, sweep_usage
 from .peers import PEERS
 from .report import describe, machine, save_json, table
 from .session import Session
@@ -26,12 +26,14 @@ SECTIONS = {
     "shapes": sweep_training.shapes,
     "threads": sweep_training.threads,
     "growth": sweep_training.growth,
+    "products": sweep_products.products,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,
     "memory": sweep_usage.memory,
     "coldstart": sweep_usage.coldstart,
     "contention": sweep_usage.contention,
+    "beside": sweep_usage.beside,
 }
 
 

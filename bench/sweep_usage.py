@@ -15,7 +15,7 @@ from statistics import median
 
 import joblib
 
-from .cases import Case
+from .cases import CASES, MAIN, Case
 from .peers import PEERS
 from .report import number, times
 from .session import Worker, alternate
@@ -214,11 +214,7 @@ def _beside_busy_processes(session, case, epochs):
         task.run(1)  # compiles
     cores = joblib.cpu_count()
     n_busy = 4 * cores
-    alone, beside = ({label: [] for label in tasks} for _ in range(2))
-    for _ in range(session.rounds):
-        _add_times(alone, tasks, epochs)
-        with _busy_processes(n_busy):
-            _add_times(beside, tasks, epochs)
+    alone, beside = _alone_and_beside(session, tasks, n_busy, epochs)
     session.drop_tasks()
     # One thread of n_busy + 1 gets so much of the cores.
     fair = median(alone["1 thread"]) * (n_busy + 1) / cores
@@ -229,6 +225,47 @@ def _beside_busy_processes(session, case, epochs):
     header = ["", "alone ms", "beside ms", "fair ms", "of the fair share"]
     title = f"ms per epoch of {case.shape} beside {n_busy} busy processes, {cores} cores; goal 1.5x"
     return (title, header, rows), {"n": n_busy, "cores": cores, "alone": alone, "beside": beside}
+
+
+def beside(settings):
+    """fastnn and JAX on A to G, alone and beside one busy process."""
+    session, rows, raw = settings.session, [], {}
+    jax = [peer for peer in ("JAX", "JAX 1 core") if peer in PEERS and PEERS[peer].installed]
+    peers = ["fastnn", *jax]
+    for name in "AE" if settings.quick else MAIN:
+        case = CASES[name]
+        tasks = {peer: session.worker(peer).task(PEERS[peer].prepare, case) for peer in peers}
+        for task in tasks.values():
+            task.run(1)
+        epochs = case.epochs(session.seconds)
+        both = _alone_and_beside(session, tasks, 1, epochs)
+        session.drop_tasks()
+        raw[name] = {"epochs": epochs, **dict(zip(("alone", "beside"), both, strict=True))}
+        seconds = [{peer: median(each[peer]) / epochs for peer in peers} for each in both]
+        row = [f"{name} {case.shape}"]
+        row += [number(1e3 * each[peer]) for peer in peers for each in seconds]
+        if jax:
+            leads = [min(each[peer] for peer in jax) / each["fastnn"] for each in seconds]
+            row += [*map(times, leads), f"{leads[1] / leads[0]:.2f}"]
+        rows.append(row)
+    header = ["", *(f"{peer} {when} ms" for peer in peers for when in ("alone", "beside"))]
+    if jax:
+        header += ["lead alone", "lead beside", "of it"]
+    title = (
+        "ms per epoch alone and beside one busy process, and the lead over the faster JAX; goal: "
+        "half of it beside"
+    )
+    return [(title, header, rows)], raw
+
+
+def _alone_and_beside(session, tasks, n_busy, epochs):
+    """``{label: [seconds]}`` twice: without and with ``n_busy`` busy processes, in turn."""
+    alone, beside = ({label: [] for label in tasks} for _ in range(2))
+    for _ in range(session.rounds):
+        _add_times(alone, tasks, epochs)
+        with _busy_processes(n_busy):
+            _add_times(beside, tasks, epochs)
+    return alone, beside
 
 
 def _add_times(seconds, tasks, *arguments):

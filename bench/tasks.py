@@ -1,10 +1,12 @@
-"""What workers do for the sections on prediction, grid search and memory."""
+"""What workers do for the sections of the sweep, beside the fits of ``peers``."""
 
 import os
 import sys
+import time
 
 import joblib
 import numpy as np
+import threadpoolctl
 
 from .cases import CASES, make_data
 from .peers import parameters, prepare_fastnn, torch_network
@@ -89,6 +91,55 @@ def prepare_on_one_core(case):
     """As fastnn's ``prepare``, after this process was confined to one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     return prepare_fastnn(case)
+
+
+def prepare_timed_fit(case, after_blas):
+    """Returns ``run(epochs)``: the seconds of a fit, directly after a product of BLAS if wanted.
+
+    The threads of a BLAS go on spinning after it, and would take cores from the fit.
+    """
+    fit = prepare_fastnn(case)
+    A = np.ones((2000, 2000), np.float32)
+
+    def run(epochs):
+        if after_blas:
+            A @ A
+        started = time.perf_counter()
+        fit(epochs)
+        return time.perf_counter() - started
+
+    return run
+
+
+def prepare_product(library, M, K, N, transposed, dtype, n_threads):
+    """Returns ``run(repeats)``: C <- A B by fastnn's kernel or by NumPy's BLAS.
+
+    Of fastnn on blocks of rows if on several threads. Both are called from Python, which takes
+    half a microsecond each.
+    """
+    from .kernel_calls import product_on_threads
+
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((K, M) if transposed else (M, K)).astype(dtype)
+    A = A.T if transposed else A
+    B = rng.standard_normal((K, N)).astype(dtype)
+    C = np.empty((M, N), dtype)
+    threadpoolctl.threadpool_limits(n_threads, user_api="blas")
+
+    def call(multiply, repeats):
+        for _ in range(repeats):
+            multiply()
+
+    def run(repeats):
+        if library == "np.dot":
+            return call(lambda: np.dot(A, B, out=C), repeats)
+        with product_on_threads(C, A, B, n_threads) as multiply:
+            return call(multiply, repeats)
+
+    run(1)
+    tolerance = 1e3 * np.finfo(dtype).eps
+    np.testing.assert_allclose(C, A @ B, rtol=tolerance, atol=tolerance * np.sqrt(K))
+    return run
 
 
 def _peak_bytes():
