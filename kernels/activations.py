@@ -98,8 +98,8 @@ def tanh(z):
 
 @leaf
 def relu(z):
-    # Written so that NaN passes, as in numpy.maximum.
-    return type(z)(0) if z <= type(z)(0) else z
+    # NaN passes, as in numpy.maximum. In place, a branch would become a masked store, slow on AMD.
+    return max(z, type(z)(0))
 
 
 @leaf

@@ -9,9 +9,10 @@ import itertools
 from llvmlite import ir
 from numba.core import cgutils
 
-from .machine import VECTOR_BYTES
+from .machine import VECTOR_BYTES, X86
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+AVX = X86 and VECTOR_BYTES == 32
 
 
 class Emitter:
@@ -31,7 +32,7 @@ class Emitter:
     def _function(self, name, signature):
         return cgutils.get_or_insert_function(self.builder.module, signature, name)
 
-    def _splat(self, scalar):
+    def splat(self, scalar):
         vector = ir.VectorType(scalar.type, self.lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
@@ -39,11 +40,25 @@ class Emitter:
         return self.builder.shuffle_vector(first, undefined, zeros)
 
     def mask(self, j, count):
-        """Which lanes of vector j are among the first ``count`` elements."""
+        """Which lanes of vector j are among the first ``count`` elements: their sign bits are set.
+
+        Integers as wide as the elements, as AVX takes them: LLVM would make them of single bits
+        again and again, in each turn of a loop.
+        """
+        integer = ir.IntType(8 * self.size)
+        first = j * self.lanes
         lane = ir.Constant(
-            ir.VectorType(_I64, self.lanes), [j * self.lanes + i for i in range(self.lanes)]
+            ir.VectorType(integer, self.lanes), [first + i for i in range(self.lanes)]
         )
-        return self.builder.icmp_signed("<", lane, self._splat(count))
+        if self.size < 8:
+            count = self.builder.trunc(count, integer)
+        return self.builder.sub(lane, self.splat(count))
+
+    def _bits(self, mask):
+        return self.builder.icmp_signed("<", mask, ir.Constant(mask.type, [0] * self.lanes))
+
+    def integer(self, value):
+        return ir.Constant(_I64, value)
 
     def element(self, base, offset):
         """The address ``offset`` elements after ``base``."""
@@ -68,6 +83,13 @@ class Emitter:
             value.align = self.size
             return value
         pointer = ir.PointerType()
+        if AVX:
+            function = self._function(
+                f"llvm.x86.avx.maskload.p{'s' if self.size == 4 else 'd'}.256",
+                ir.FunctionType(self.vector, [pointer, mask.type]),
+            )
+            return self.builder.call(function, [self.builder.inttoptr(address, pointer), mask])
+        mask = self._bits(mask)
         function = self._function(
             f"llvm.masked.load.v{self.lanes}f{8 * self.size}.p0",
             ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector]),
@@ -76,19 +98,53 @@ class Emitter:
         address = self.builder.inttoptr(address, pointer)
         return self.builder.call(function, [address, align, mask, self.zero])
 
-    def store(self, value, address, j, mask=None):
+    def store(self, value, address, j=0):
+        """Write vector j after ``address``."""
         address = self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
-        if mask is None:
-            pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-            self.builder.store(value, pointer).align = self.size
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        self.builder.store(value, pointer).align = self.size
+
+    def store_part(self, rows, at, stride, n_rows, columns):
+        """Write the first ``columns`` elements of the first ``n_rows`` of ``rows`` of vectors.
+
+        Row i goes to ``at`` plus i times ``stride``. Without registers for masks, by way of the
+        stack: there, a masked store takes more than ten cycles on AMD's CPUs.
+        """
+        builder, vectors = self.builder, len(rows[0])
+        if VECTOR_BYTES == 64:
+            for i, (row, address) in enumerate(
+                zip(rows, self.rows(at, stride, len(rows)), strict=True)
+            ):
+                exists = builder.icmp_signed("<", self.integer(i), n_rows)
+                count = builder.select(exists, columns, self.integer(0))
+                for j, value in enumerate(row):
+                    self._store_masked(value, address, j, self._bits(self.mask(j, count)))
             return
+        place = cgutils.alloca_once(builder, self.vector, len(rows) * vectors)
+        place = builder.ptrtoint(place, _I64)
+        for j, value in enumerate(itertools.chain.from_iterable(rows)):
+            self.store(value, place, j)
+        row = self.integer(vectors * self.lanes)
+        copy = function_of(builder.module, self.real, "copy", emit_copy, [_I64] * 6)
+        builder.call(copy, [at, stride, place, row, n_rows, columns])
+
+    def _store_masked(self, value, address, j, bits):
+        address = self.builder.add(address, ir.Constant(_I64, j * self.lanes * self.size))
         pointer = ir.PointerType()
         function = self._function(
             f"llvm.masked.store.v{self.lanes}f{8 * self.size}.p0",
-            ir.FunctionType(ir.VoidType(), [self.vector, pointer, _I32, mask.type]),
+            ir.FunctionType(ir.VoidType(), [self.vector, pointer, _I32, bits.type]),
         )
         align = ir.Constant(_I32, self.size)
-        self.builder.call(function, [value, self.builder.inttoptr(address, pointer), align, mask])
+        self.builder.call(function, [value, self.builder.inttoptr(address, pointer), align, bits])
+
+    def prefetch(self, address):
+        """Ask for the cache line at ``address``, which will be read or written soon."""
+        function = self._function(
+            "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [ir.PointerType(), *[_I32] * 3])
+        )
+        how = [ir.Constant(_I32, value) for value in (0, 3, 1)]  # read, all caches, data
+        self.builder.call(function, [self.builder.inttoptr(address, ir.PointerType()), *how])
 
     def scalar(self, address):
         """A pointer to the number at ``address``."""
@@ -97,7 +153,16 @@ class Emitter:
     def broadcast(self, address):
         value = self.builder.load(self.scalar(address))
         value.align = self.size
-        return self._splat(value)
+        return self.splat(value)
+
+    def sum_of_lanes(self, value):
+        """The sum of a vector's elements: the upper half to the lower, until one is left."""
+        half = self.lanes
+        while half > 1:
+            half //= 2
+            order = [k + half if k < half else k for k in range(self.lanes)]
+            value = self.builder.fadd(value, self.shuffle(value, value, order))
+        return self.builder.extract_element(value, ir.Constant(_I32, 0))
 
     def accumulate(self, sums, a, b):
         """sums[i, j] + a[i] b[j], both flat, row by row."""
@@ -148,23 +213,100 @@ class Emitter:
         return values
 
 
-def emitted(name, emit_body, n_arguments):
-    """A function callable in kernels: its first argument is any value of the operands' dtype."""
+def emit_copy(emit, to, to_row, source, row, M, N):
+    """Copy M rows of N numbers: vectors, then what is left in quarters, then single numbers."""
+    builder = emit.builder
+
+    def piece(width):
+        shape = emit.real if width == 1 else ir.VectorType(emit.real, width)
+        step = emit.integer(width * emit.size)
+
+        def move(values):
+            to, source = values
+            value = builder.load(builder.inttoptr(source, shape.as_pointer()))
+            value.align = emit.size
+            builder.store(value, builder.inttoptr(to, shape.as_pointer())).align = emit.size
+            return [builder.add(to, step), builder.add(source, step)]
+
+        return move
+
+    def one_row(values):
+        place, left = values, N
+        for width in sorted({emit.lanes, max(1, 16 // emit.size), 1}, reverse=True):
+            count = builder.sdiv(left, emit.integer(width))
+            place = emit.loop(count, place, piece(width))
+            left = builder.srem(left, emit.integer(width))
+        return [emit.element(values[0], to_row), emit.element(values[1], row)]
+
+    emit.loop(M, [to, source], one_row)
+
+
+def function_of(module, real, name, emit_body, parameters):
+    """The function ``name`` for numbers of type ``real`` in a module, built if it is not there.
+
+    It returns a number if its last parameter is one, otherwise nothing.
+    """
+    symbol = f"fastnn_{name}_{real}"
+    function = module.globals.get(symbol)
+    if function is None:
+        result = ir.VoidType() if parameters[-1] == _I64 else real
+        function = ir.Function(module, ir.FunctionType(result, parameters), symbol)
+        # One copy of the body, however often the product is inlined and linked.
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        body = ir.IRBuilder(function.append_basic_block("entry"))
+        value = emit_body(Emitter(body, real), *function.args)
+        body.ret_void() if value is None else body.ret(value)
+    return function
+
+
+def emitted(name, emit_body, n_integers, n_numbers=0):
+    """A function callable in kernels: its first argument is any value of the operands' dtype.
+
+    Integers and then numbers of that dtype follow. With numbers, it also returns one.
+    """
 
     def codegen(context, builder, signature, args):
         real = context.get_value_type(signature.args[0])
-        symbol = f"fastnn_{name}_{real}"
-        function = builder.module.globals.get(symbol)
-        if function is None:
-            function_type = ir.FunctionType(ir.VoidType(), [_I64] * n_arguments)
-            function = ir.Function(builder.module, function_type, symbol)
-            # One copy of the body, however often the product is inlined and linked.
-            function.linkage = "linkonce_odr"
-            function.attributes.add("noinline")
-            body = ir.IRBuilder(function.append_basic_block("entry"))
-            emit_body(Emitter(body, real), *function.args)
-            body.ret_void()
-        builder.call(function, args[1:])
-        return context.get_dummy_value()
+        parameters = [_I64] * n_integers + [real] * n_numbers
+        function = function_of(builder.module, real, name, emit_body, parameters)
+        value = builder.call(function, args[1:])
+        return value if n_numbers else context.get_dummy_value()
 
     return codegen
+
+
+class Vector:
+    """A vector in a formula: ``+``, ``-``, ``*`` and ``/`` of it and others are LLVM code."""
+
+    def __init__(self, builder, value):
+        self.builder, self.value = builder, value
+
+    def _with(self, other, operation):
+        return Vector(self.builder, operation(self.value, other.value, flags=["contract"]))
+
+    def __add__(self, other):
+        return self._with(other, self.builder.fadd)
+
+    def __sub__(self, other):
+        return self._with(other, self.builder.fsub)
+
+    def __mul__(self, other):
+        return self._with(other, self.builder.fmul)
+
+    def __truediv__(self, other):
+        return self._with(other, self.builder.fdiv)
+
+    def replaced(self, other, limit, value):
+        """``value`` instead where ``other`` exceeds a limit; NaN does not exceed it."""
+        above = self.builder.fcmp_ordered(">", other.value, limit.value)
+        return Vector(self.builder, self.builder.select(above, value.value, self.value))
+
+    def sqrt(self):
+        return Vector(self.builder, self.builder.call(self._sqrt_of(self.value.type), [self.value]))
+
+    def _sqrt_of(self, vector):
+        bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+        function_type = ir.FunctionType(vector, [vector])
+        name = f"llvm.sqrt.v{vector.count}f{bits}"
+        return cgutils.get_or_insert_function(self.builder.module, function_type, name)

@@ -23,7 +23,7 @@ if CPU_FEATURES is None:
     CPU_FEATURES = llvm.get_host_cpu_features().flatten()
 
 _MACHINE = platform.machine().lower()
-_X86, _ARM = _MACHINE in ("x86_64", "amd64"), _MACHINE in ("aarch64", "arm64")
+X86, _ARM = _MACHINE in ("x86_64", "amd64"), _MACHINE in ("aarch64", "arm64")
 
 
 def _vectors():
@@ -92,7 +92,7 @@ def pause(typingctx):
     """Tell the core that this is a spin loop."""
 
     def codegen(context, builder, signature, args):
-        if _X86:
+        if X86:
             _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
         elif _ARM:
             _call(builder, "llvm.aarch64.hint", ir.VoidType(), [ir.Constant(_I32, 1)])  # yield
@@ -168,7 +168,7 @@ _FLUSH = 0x8040  # results and operands, in the register MXCSR
 
 def _exchange_mode(builder, change):
     """Store ``change(mode)`` in MXCSR; returns the mode that was there."""
-    if not _X86:
+    if not X86:
         return ir.Constant(_I32, 0)
     place = cgutils.alloca_once(builder, _I32)
     _call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [place])

@@ -9,7 +9,8 @@ the order of k, whatever tile it falls in.
 vectors run along k, each element of C has one partial sum per lane, and these are added pairwise.
 
 So results do not depend on how the rows of C are divided over threads or micro-batches. Edges are
-masked; where many rows of C need the same part of B, it is copied to scratch (packed) first.
+masked; where many rows of C need the same part of B, it is copied to scratch (packed) first, and so
+are rows of A that lie far apart.
 Operands are raw addresses and strides in elements: the products of a network (forward, backward,
 gradient) differ in strides only.
 """
@@ -20,14 +21,15 @@ import numpy as np
 
 from .jit import leaf, shared
 from .machine import VECTOR_BYTES
-from .tiles import SUMS, TILE_ROWS, dot_of, pack_of, tile_of, transpose_block
+from .tiles import SUMS, TILE_ROWS, copy_block, dot_of, pack_of, tiles_of, transpose_block
 
-THREE_VECTORS = SUMS == 16  # whether half as many sums again fit into registers as well
-
-_full = tile_of(TILE_ROWS, 2, masked=False)
-_right = tile_of(TILE_ROWS, 2, masked=True)
-_narrow = tile_of(TILE_ROWS, 1, masked=True)
-_last = tile_of(TILE_ROWS, 3, masked=True)
+_full = tiles_of(TILE_ROWS, 2, masked=False)
+_right = tiles_of(TILE_ROWS, 2, masked=True)
+_narrow = tiles_of(TILE_ROWS, 1, masked=True)
+# Three vectors, with as many rows as registers allow: AVX-512 has room for half as many sums again.
+LAST_ROWS = TILE_ROWS if SUMS == 16 else SUMS // 3
+_last = tiles_of(LAST_ROWS, 3, masked=True)
+_last_two = tiles_of(2, 3, masked=True)
 
 
 _pack_two, _pack_three = pack_of(2), pack_of(3)
@@ -35,16 +37,22 @@ _pack_two, _pack_three = pack_of(2), pack_of(3)
 
 def _few_rows(MR, NV):
     """The product of ``MR`` rows, with as many vectors as keep its sums from waiting."""
-    tile = tile_of(MR, NV, masked=True)
+    wide, narrow = tiles_of(MR, NV, masked=False), tiles_of(MR, NV // 2, masked=True)
 
     # One row of tiles: c and a are where it begins in C and A, which saves products of strides.
     @leaf
     def over_columns(scratch, add, c, c_row, a, A, B, N, K):
-        lanes = VECTOR_BYTES // scratch.size
-        for n in range(0, N, NV * lanes):
+        like, lanes = scratch.like, VECTOR_BYTES // scratch.size
+        n = 0
+        while n < N:
             at = n * scratch.size
             b = B.at + at
-            tile(scratch.like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, N - n)
+            if N - n >= NV * lanes:
+                wide(like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, 0)
+                n += NV * lanes
+            else:
+                narrow(like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, N - n)
+                n += NV // 2 * lanes
 
     return over_columns
 
@@ -56,11 +64,19 @@ _dot_row = dot_of(1, 4)
 _dot_one = dot_of(1, 1)
 
 
-# The part of B that tiles run over at a time, copied to one place: it stays in the L1 cache,
-# aligned, and no stride between rows can make its lines fall on each other.
+# What tiles run over at a time is copied (packed) where that pays. A part of B, PACKED_K rows of
+# two or three vectors, stays in the L1 cache; a block of A, BLOCK_M rows of PACKED_K, in the L2
+# cache. There, no stride makes cache lines fall on each other, or gives each row its own page.
 PACKED_K = 128
-PACKED_BYTES = PACKED_K * 3 * VECTOR_BYTES
-BLOCK_M = 16 * TILE_ROWS  # rows of A that stay in the L2 cache meanwhile
+PANEL_BYTES = PACKED_K * 3 * VECTOR_BYTES
+BLOCK_M = 32 * TILE_ROWS
+FAR_APART = 2048  # bytes from one row (or column) of A to the next, from which on it is copied
+
+
+def packed_bytes(itemsize, rows):
+    """Bytes of scratch for products of at most so many rows, a multiple of VECTOR_BYTES."""
+    block = PACKED_K * min(rows, BLOCK_M) * itemsize
+    return PANEL_BYTES + VECTOR_BYTES * -(-block // VECTOR_BYTES)
 
 
 class Matrix(NamedTuple):
@@ -76,7 +92,7 @@ class Scratch(NamedTuple):
 
     like: float  # any number of the operands' dtype
     size: int  # bytes of an element
-    packed: int  # address of PACKED_BYTES of scratch, on a multiple of VECTOR_BYTES
+    packed: int  # address of ``packed_bytes`` of scratch, on a multiple of VECTOR_BYTES
 
 
 @shared
@@ -111,36 +127,51 @@ def matmul(scratch, add, C, A, B, M, N, K):
 def _whole_tiles(scratch, add, C, A, B, M, N, K):
     like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
-    # Copying a part of B pays where several tiles run over it.
-    packing = M >= 6 * TILE_ROWS and 2 * lanes <= N
-    step = PACKED_K if packing else max(K, 1)
+    # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
+    packing_b = M >= 6 * TILE_ROWS and 2 * lanes <= N
+    packing_a = 8 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
+    step = PACKED_K if packing_a or packing_b else max(K, 1)
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
         for block in range(0, M, BLOCK_M):
-            block_end = min(M, block + BLOCK_M)
-            n = 0
+            rows = min(M - block, BLOCK_M)
+            a, a_row, a_column = A.at + (block * A.row + k * A.column) * size, A.row, A.column
+            if packing_a:
+                packed = scratch.packed + PANEL_BYTES
+                if a_column == 1:
+                    copy_block(like, packed, PACKED_K, a, a_row, rows, terms)
+                    a, a_row = packed, PACKED_K
+                elif a_row == 1:
+                    copy_block(like, packed, rows, a, a_column, terms, rows)
+                    a, a_column = packed, rows
+            n, tiles = 0, rows // TILE_ROWS
             while n < N:
                 left = N - n
                 # The last three vectors go together: one on its own would wait for broadcasts.
-                vectors = 3 if THREE_VECTORS and 2 * lanes < left <= 3 * lanes else 2
+                vectors = 3 if 2 * lanes < left <= 3 * lanes else 2
                 b, b_row = B.at + (k * B.row + n) * size, B.row
-                if packing:
+                if packing_b:
                     if vectors == 3:
                         _pack_three(like, scratch.packed, b, b_row, terms, left)
                     else:
                         _pack_two(like, scratch.packed, b, b_row, terms, left)
                     b, b_row = scratch.packed, vectors * lanes
-                for i in range(block, block_end, TILE_ROWS):
-                    c = C.at + (i * C.row + n) * size
-                    a = A.at + (i * A.row + k * A.column) * size
-                    if vectors == 3:
-                        _last(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
-                    elif left >= 2 * lanes:
-                        _full(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
-                    elif left > lanes:
-                        _right(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
-                    else:
-                        _narrow(like, add, c, C.row, a, A.row, A.column, b, b_row, terms, left)
+                c = C.at + (block * C.row + n) * size
+                if vectors == 3:
+                    three = tiles * TILE_ROWS // LAST_ROWS
+                    _last(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, three, left)
+                    done = three * LAST_ROWS
+                    if done < tiles * TILE_ROWS:
+                        c, at = c + done * C.row * size, a + done * a_row * size
+                        _last_two(
+                            like, add, c, C.row, at, a_row, a_column, b, b_row, terms, 1, left
+                        )
+                elif left >= 2 * lanes:
+                    _full(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
+                elif left > lanes:
+                    _right(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
+                else:
+                    _narrow(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
                 n += vectors * lanes
         add = 1  # the terms of the next k come on top
 

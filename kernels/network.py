@@ -22,7 +22,6 @@ from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING
 from .losses import loss_slope, output_delta, row_losses, smooth
 from .machine import VECTOR_BYTES
 from .matmul import (
-    PACKED_BYTES,
     dot_products,
     few_outputs,
     matmul,
@@ -183,7 +182,7 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart):
     d_first = above.d + (part.i0 + 1) * above.width - n_out
     if few_outputs(M, n_out, VECTOR_BYTES // scratch.size):
         # Vectors along the inputs: the transpose is formed, and turned unless it is one row.
-        turned = matrix(work.packed[part.thread, PACKED_BYTES // scratch.size :], 0, M, 1)
+        turned = matrix(work.packed[part.thread], work.packed.shape[1] - 2 * g.size, M, 1)
         if n_out == 1:
             turned = matrix(g, 0, M, 1)
         elif not fresh:

@@ -30,7 +30,7 @@ import numpy as np
 from .jit import leaf, section
 from .layout import starts_of
 from .machine import VECTOR_BYTES, apart
-from .matmul import PACKED_BYTES
+from .matmul import packed_bytes
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
 
@@ -202,7 +202,8 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
     # Beside packed operands: a chunk's gradient turned, and its gradient.
     largest = int((chunks["stop"] - chunks["start"]).max()) * dtype.itemsize
     chunk_bytes = VECTOR_BYTES * -(-largest // VECTOR_BYTES)
-    work = work_to_predict(units, dtype, capacity, n_threads, sparse, 2 * chunk_bytes)
+    rows = max(capacity, int((chunks["last_row"] - chunks["first_row"]).max()))
+    work = work_to_predict(units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes)
     below = capacity * int(work.places["width"][1:].sum())
     return work._replace(
         d=_aligned_zeros(below, dtype),
@@ -216,8 +217,11 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
     )
 
 
-def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
-    """Allocate the scratch that the forward pass takes, for ``capacity`` rows at once."""
+def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_bytes=0):
+    """Allocate the scratch that the forward pass takes, for ``capacity`` rows at once.
+
+    ``rows``: of the largest product, if it is larger; ``more_bytes``: for each thread.
+    """
     # Python's integers: with a few rows to predict, time goes into this and the like.
     widths = [size + 1 for size in units]
     widths[-1] -= 1
@@ -230,7 +234,8 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, more_bytes=0):
     ]
     a = _aligned_zeros(capacity * offsets[-1], dtype)
     a[: capacity * widths[0] : widths[0] or 1] = 1
-    packed = _aligned_zeros(n_threads * (PACKED_BYTES + more_bytes) // dtype.itemsize, dtype)
+    bytes_each = packed_bytes(dtype.itemsize, rows or capacity) + more_bytes
+    packed = _aligned_zeros(n_threads * bytes_each // dtype.itemsize, dtype)
     none = np.empty(0, dtype)
     return Work(
         a=a,

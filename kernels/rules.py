@@ -25,7 +25,12 @@ To add a rule: a code, an entry in ``SOLVERS``, its form, and its coefficients.
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+from .emit import Vector, emitted
 from .jit import leaf, shared
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
@@ -103,6 +108,9 @@ def coefficients(rule, t):
 @leaf
 def _typed(c, T, is_bias):
     """The coefficients as numbers of type T; biases do not decay."""
+    # Squares below the least normal number are 0, so roots below its root are: a smaller epsilon
+    # would mean nothing, and the product of two denominators would be 0.
+    least = np.sqrt(np.finfo(T).tiny)
     return Coefficients(
         T(c.decay_1),
         T(c.gain_1),
@@ -110,7 +118,7 @@ def _typed(c, T, is_bias):
         T(c.gain_2),
         T(c.step_of_moment),
         T(c.step_of_gradient),
-        T(c.epsilon),
+        max(T(c.epsilon), least),
         T(1.0 if is_bias else c.keep),
     )
 
@@ -135,17 +143,91 @@ def _momentum(w, g, v, c, alpha, scale):
     return squares
 
 
+def _adaptive_step(c, alpha, scale, w, g, m, v):
+    """The formula of ADAPTIVE: new moments, numerator of the step and the root of the squares."""
+    step = (g + alpha * w) * scale
+    m = c.decay_1 * m + c.gain_1 * step
+    v = c.decay_2 * v + c.gain_2 * (step * step)
+    return m, v, c.step_of_moment * m + c.step_of_gradient * step, v.sqrt()
+
+
+def _emit_adaptive(emit, w, g, m, v, n, *numbers):
+    """Update n weights and their moments in place; returns the sum of squares of the weights.
+
+    Two vectors share a quotient, 1/p = q / (p q), as square roots and quotients are most of it.
+    """
+    builder = emit.builder
+    # Where squares are infinite, the step is 0; and the product of two roots has to be finite.
+    most = np.sqrt(np.finfo(f"f{emit.size}").max) / 2
+    constants = [ir.Constant(emit.real, float(number)) for number in (0.0, 1.0, most)]
+    *c, alpha, scale, zero, one, most = (
+        Vector(builder, emit.splat(number)) for number in (*numbers, *constants)
+    )
+    c = Coefficients(*c)
+
+    def two_vectors(offset, sums, count=None):
+        places, pair = [builder.add(at, offset) for at in (w, g, m, v)], []
+        for j in range(2):
+            mask = None if count is None else emit.mask(j, count)
+            values = [Vector(builder, emit.load(at, j, mask)) for at in places]
+            first, second, numerator, root = _adaptive_step(c, alpha, scale, *values)
+            numerator = numerator.replaced(root, most, zero)
+            denominator = root.replaced(root, most, most) + c.epsilon
+            pair.append((values[0], first, second, numerator, denominator))
+        (w_1, m_1, v_1, a, p), (w_2, m_2, v_2, b, q) = pair
+        inverse = one / (p * q)
+        results = {
+            places[0]: (c.keep * w_1 - a * (q * inverse), c.keep * w_2 - b * (p * inverse)),
+            places[2]: (m_1, m_2),
+            places[3]: (v_1, v_2),
+        }
+        for at, (first, second) in results.items():
+            if count is None:
+                emit.store(first.value, at, 0)
+                emit.store(second.value, at, 1)
+            else:
+                emit.store_part(
+                    [[first.value, second.value]], at, emit.integer(0), emit.integer(1), count
+                )
+        return [
+            (Vector(builder, total) + x * x).value
+            for total, x in zip(sums, (w_1, w_2), strict=True)
+        ]
+
+    size = emit.integer(2 * emit.lanes)
+    step = emit.integer(2 * emit.lanes * emit.size)
+    offset, *sums = emit.loop(
+        builder.sdiv(n, size),
+        [emit.integer(0), emit.zero, emit.zero],
+        lambda values: [builder.add(values[0], step), *two_vectors(values[0], values[1:])],
+    )
+    left = builder.srem(n, size)
+    sums = emit.choose(
+        builder.icmp_signed(">", left, emit.integer(0)),
+        lambda: two_vectors(offset, sums, left),
+        sums,
+    )
+    return emit.sum_of_lanes(builder.fadd(*sums))
+
+
+_codegen_adaptive = emitted("adaptive", _emit_adaptive, 5, len(Coefficients._fields) + 2)
+
+
+@intrinsic
+def _adaptive(typingctx, like, w, g, m, v, n, c, alpha, scale):
+    signature = like(like, *[types.intp] * 5, c, like, like)
+
+    def codegen(context, builder, signature, args):
+        *addresses, c, alpha, scale = args
+        numbers = cgutils.unpack_tuple(builder, c, len(Coefficients._fields))
+        return _codegen_adaptive(context, builder, signature, [*addresses, *numbers, alpha, scale])
+
+    return signature, codegen
+
+
 @leaf
-def _adaptive(w, g, m, v, c, alpha, scale):
-    squares = w.dtype.type(0)
-    for i in range(w.size):
-        squares += w[i] * w[i]
-        step = (g[i] + alpha * w[i]) * scale
-        m[i] = c.decay_1 * m[i] + c.gain_1 * step
-        v[i] = c.decay_2 * v[i] + c.gain_2 * (step * step)
-        moment = c.step_of_moment * m[i] + c.step_of_gradient * step
-        w[i] = c.keep * w[i] - moment / (np.sqrt(v[i]) + c.epsilon)
-    return squares
+def _address(array, i):
+    return np.intp(array.ctypes.data) + np.intp(i * array.itemsize)
 
 
 @leaf
@@ -174,7 +256,9 @@ def update(rule, c, w, g, state, first, scale, is_bias):
     elif rule.code in (SGD, NESTEROV):
         squares = _momentum(w, g, state[0, first:stop], c, alpha, scale)
     else:
-        squares = _adaptive(w, g, state[0, first:stop], state[1, first:stop], c, alpha, scale)
+        at_w, at_g, m, v = _address(w, 0), _address(g, 0), state[0], state[1]
+        at_m, at_v = _address(m, first), _address(v, first)
+        squares = _adaptive(T(0), at_w, at_g, at_m, at_v, w.size, c, alpha, scale)
     return np.float64(squares)
 
 

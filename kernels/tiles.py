@@ -1,6 +1,6 @@
 """The innermost loops of the matrix products, each for one size of tile that stays in registers.
 
-A tile is MR rows by NV vectors of C. ``tile_of``, ``dot_of`` and ``pack_of`` make functions that
+A tile is MR rows by NV vectors of C. ``tiles_of``, ``dot_of`` and ``pack_of`` make functions that
 kernels call with raw addresses and strides in elements; the first argument, ``like``, is any number
 of the operands' dtype.
 
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import emitted
+from .emit import emit_copy, emitted
 from .machine import REGISTERS, VECTOR_BYTES
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -23,29 +23,69 @@ SUMS = 16 if REGISTERS == 32 else 12
 TILE_ROWS = SUMS // 2
 
 
-def _emit_tile(emit, MR, NV, masked, add, C, c_row, A, a_row, a_col, B, b_row, K, columns):
-    """C <- (C +) A B for MR rows and NV vectors of columns, of which ``columns`` exist."""
-    vectors = range(NV)
+def _emit_tiles(
+    emit, MR, NV, masked, add, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns
+):
+    """C <- (C +) A B for ``n_tiles`` times MR rows, and NV vectors of columns, of which ``columns``
+    exist."""
+    builder, vectors = emit.builder, range(NV)
     masks = [emit.mask(j, columns) if masked else None for j in vectors]
-    at_c = emit.rows(C, c_row, MR)
-    sums = emit.choose(
-        emit.builder.icmp_signed("!=", add, ir.Constant(_I64, 0)),
-        lambda: [emit.load(row, j, masks[j]) for row in at_c for j in vectors],
-        [emit.zero] * (MR * NV),
-    )
+    one, unroll, most = emit.integer(1), 4, emit.integer(NV * emit.lanes)
+    # Four terms at a time. With both strides of A unknown, the addresses of many rows are a chain
+    # of additions that takes as long as the products: one of them is 1, in two loops.
+    unrolled = []
+    if not masked:
+        unrolled = [(a_row, one), (one, a_col)] if MR == TILE_ROWS else [(a_row, a_col)]
+    columns = builder.select(builder.icmp_signed("<", columns, most), columns, most)
 
-    def body(values):
+    def terms(values, a_row, a_col, count):
+        """The next ``count`` terms of all sums, with the strides of A as they are known."""
         at_a, at_b, *sums = values
-        b = [emit.load(at_b, j, masks[j]) for j in vectors]
-        a = [emit.broadcast(row) for row in emit.rows(at_a, a_row, MR)]
-        sums = emit.accumulate(sums, a, b)
-        return [emit.element(at_a, a_col), emit.element(at_b, b_row), *sums]
+        # A known stride is added last: it becomes part of the instruction that loads.
+        if a_col is one:
+            rows = emit.rows(at_a, a_row, MR)
+            at = [[emit.element(row, emit.integer(u)) for row in rows] for u in range(count)]
+        else:
+            at = [emit.rows(column, a_row, MR) for column in emit.rows(at_a, a_col, count)]
+        for u in range(count):
+            b = [emit.load(at_b, j, masks[j]) for j in vectors]
+            sums = emit.accumulate(sums, [emit.broadcast(address) for address in at[u]], b)
+            at_b = emit.element(at_b, b_row)
+        at_a = emit.element(at_a, builder.mul(a_col, emit.integer(count)))
+        return [at_a, at_b, *sums]
 
-    # The loop carries the addresses of the next column of A and row of B, and all sums.
-    _, _, *sums = emit.loop(K, [A, B, *sums], body)
-    for i, row in enumerate(at_c):
-        for j in vectors:
-            emit.store(sums[i * NV + j], row, j, masks[j])
+    def tile(values):
+        at_c, at_a = values
+        rows = emit.rows(at_c, c_row, MR)
+        following = emit.element(at_c, builder.mul(c_row, emit.integer(MR)))
+        if not masked and MR == TILE_ROWS:
+            for row in emit.rows(following, c_row, MR):  # so far apart, they do not come unasked
+                emit.prefetch(row)
+        sums = emit.choose(
+            builder.icmp_signed("!=", add, emit.integer(0)),
+            lambda: [emit.load(row, j, masks[j]) for row in rows for j in vectors],
+            [emit.zero] * (MR * NV),
+        )
+        # The loops carry the addresses of the next column of A and row of B, and all sums.
+        values, left = [at_a, B, *sums], K
+        for row, col in unrolled:
+            fours = builder.sdiv(left, emit.integer(unroll))
+            if one in (row, col):
+                known = builder.icmp_signed("==", a_col if col is one else a_row, one)
+                fours = builder.select(known, fours, emit.integer(0))
+            values = emit.loop(fours, values, lambda v, r=row, c=col: terms(v, r, c, unroll))
+            left = builder.sub(left, builder.mul(fours, emit.integer(unroll)))
+        _, _, *sums = emit.loop(left, values, lambda v: terms(v, a_row, a_col, 1))
+        by_row = [sums[i * NV : (i + 1) * NV] for i in range(MR)]
+        if masked:
+            emit.store_part(by_row, at_c, c_row, emit.integer(MR), columns)
+        else:
+            for row, values in zip(rows, by_row, strict=True):
+                for j in vectors:
+                    emit.store(values[j], row, j)
+        return [following, emit.element(at_a, builder.mul(a_row, emit.integer(MR)))]
+
+    emit.loop(n_tiles, [C, A], tile)
 
 
 def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
@@ -72,14 +112,7 @@ def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
     accumulating = builder.icmp_signed("!=", add, ir.Constant(_I64, 0))
     for i, row in enumerate(emit.rows(C, c_row, MR)):
         for j in range(NR):
-            # Add the lanes of one sum: the upper half to the lower, until one lane is left.
-            value = sums[i * NR + j]
-            half = emit.lanes
-            while half > 1:
-                half //= 2
-                order = [k + half if k < half else k for k in range(emit.lanes)]
-                value = builder.fadd(value, emit.shuffle(value, value, order))
-            value = builder.extract_element(value, ir.Constant(_I32, 0))
+            value = emit.sum_of_lanes(sums[i * NR + j])
             pointer = emit.scalar(builder.add(row, ir.Constant(_I64, j * emit.size)))
             old = builder.load(pointer)
             old.align = emit.size
@@ -90,6 +123,7 @@ def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
 
 def _emit_pack(emit, vectors, packed, B, b_row, K, columns):
     """Copy K rows of so many vectors of B to ``packed``, zeros where there are no columns."""
+    builder = emit.builder
     masks = [emit.mask(j, columns) for j in range(vectors)]
     row = ir.Constant(_I64, vectors * VECTOR_BYTES)
 
@@ -97,7 +131,8 @@ def _emit_pack(emit, vectors, packed, B, b_row, K, columns):
         at_b, at_packed = values
         for j in range(vectors):
             emit.store(emit.load(at_b, j, masks[j]), at_packed, j)
-        return [emit.element(at_b, b_row), emit.builder.add(at_packed, row)]
+        emit.prefetch(builder.add(at_b, row))  # for the next part of B
+        return [emit.element(at_b, b_row), builder.add(at_packed, row)]
 
     emit.loop(K, [B, packed], body)
 
@@ -122,23 +157,29 @@ def _emit_transpose(emit, to, to_row, source, row, M, N):
                 upper = [c + half if c & half == 0 else c + lanes for c in range(lanes)]
                 block[i] = emit.shuffle(a, b, lower)
                 block[i + half] = emit.shuffle(a, b, upper)
-    inside = emit.mask(0, M)
-    for i, at in enumerate(emit.rows(to, to_row, lanes)):
-        exists = builder.icmp_signed("<", ir.Constant(_I64, i), N)
-        emit.store(block[i], at, 0, builder.select(exists, inside, nowhere))
+    whole = builder.and_(
+        builder.icmp_signed(">=", M, emit.integer(lanes)),
+        builder.icmp_signed(">=", N, emit.integer(lanes)),
+    )
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            for value, at in zip(block, emit.rows(to, to_row, lanes), strict=True):
+                emit.store(value, at)
+        with otherwise:
+            emit.store_part([[value] for value in block], to, to_row, N, M)
 
 
-def tile_of(MR, NV, masked):
+def tiles_of(MR, NV, masked):
     def body(emit, *args):
-        _emit_tile(emit, MR, NV, masked, *args)
+        _emit_tiles(emit, MR, NV, masked, *args)
 
-    codegen = emitted(f"tile_{MR}x{NV}{'_masked' if masked else ''}", body, 10)
+    codegen = emitted(f"tile_{MR}x{NV}{'_masked' if masked else ''}", body, 11)
 
     @intrinsic
-    def tile(typingctx, like, add, C, c_row, A, a_row, a_col, B, b_row, K, columns):
-        return types.void(like, *[types.intp] * 10), codegen
+    def tiles(typingctx, like, add, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns):
+        return types.void(like, *[types.intp] * 11), codegen
 
-    return tile
+    return tiles
 
 
 def dot_of(MR, NR):
@@ -173,3 +214,11 @@ _codegen_transpose = emitted("transpose", _emit_transpose, 6)
 @intrinsic
 def transpose_block(typingctx, like, to, to_row, source, row, M, N):
     return types.void(like, *[types.intp] * 6), _codegen_transpose
+
+
+_codegen_copy = emitted("copy", emit_copy, 6)
+
+
+@intrinsic
+def copy_block(typingctx, like, to, to_row, source, row, M, N):
+    return types.void(like, *[types.intp] * 6), _codegen_copy

@@ -9,11 +9,11 @@ from numba import float32, float64, int64, njit, void
 from fastnn.kernels.jit import EXACT, FLAGS
 from fastnn.kernels.machine import VECTOR_BYTES
 from fastnn.kernels.matmul import (
-    PACKED_BYTES,
     Matrix,
     Scratch,
     dot_products,
     matmul,
+    packed_bytes,
     transpose,
 )
 
@@ -33,6 +33,9 @@ def _compile(function, flags):
     return njit(signatures, **flags)(function)
 
 
+MOST_BYTES = packed_bytes(8, 1024) + VECTOR_BYTES
+
+
 @njit
 def _matrix(view):
     size = view.itemsize
@@ -47,7 +50,7 @@ def _scratch(C, buffer):
 
 def _multiply(C, add, A, B):
     """C <- A B, or C + A B, with the strides of these views."""
-    buffer = np.empty(PACKED_BYTES + VECTOR_BYTES, np.uint8)
+    buffer = np.empty(MOST_BYTES, np.uint8)
     scratch = _scratch(C, buffer)
     matmul(scratch, add, _matrix(C), _matrix(A), _matrix(B), C.shape[0], C.shape[1], A.shape[1])
 
@@ -118,11 +121,13 @@ def only_inside_written(C):
 
 
 def shapes(seed=0):
-    """Every pair of M and N, with some K; and some in more than one block of rows or of k."""
+    """Every pair of M and N, with some K; and some that are packed, in more than one block."""
     rng = np.random.default_rng(seed)
     for M, N in itertools.product(SIZES, SIZES):
         yield M, N, int(rng.choice(SIZES))
     yield from [(200, 70, 300), (133, 33, 129), (48, 32, 128), (10, 100, 200), (300, 2, 101)]
+    # Rows of A, or its columns, so far apart that they are copied.
+    yield from [(300, 150, 600), (600, 150, 40), (9, 145, 530)]
 
 
 def normal(seed=0):

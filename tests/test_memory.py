@@ -95,10 +95,10 @@ def products():
     return multiply, multiply_by_dots, turn
 
 
-def packed_operand(side):
-    from fastnn.kernels.matmul import PACKED_BYTES
+def packed_operand(T, rows, side):
+    from fastnn.kernels.matmul import packed_bytes
 
-    return protect(np.zeros(PACKED_BYTES, np.uint8), side)
+    return protect(np.zeros(packed_bytes(T().itemsize, rows), np.uint8), side)
 
 
 def close(found, expected, T):
@@ -109,10 +109,10 @@ def check_products(n_shapes):
     """Every product with all operands between forbidden pages, for random shapes."""
     multiply, multiply_by_dots, turn = products()
     rng = np.random.default_rng(0)
-    for _ in range(n_shapes):
-        M, N, K = (int(n) for n in rng.integers(1, 71, 3))
+    far_apart = [(40, 140, 600), (600, 140, 40)]  # rows of A, its columns: they are copied
+    for M, N, K in [*far_apart, *rng.integers(1, 71, (n_shapes, 3)).tolist()]:
         for T, side in itertools.product((np.float32, np.float64), ("start", "end")):
-            packed, add = packed_operand(side), int(rng.integers(2))
+            packed, add = packed_operand(T, M, side), int(rng.integers(2))
             A, B = rng.standard_normal((M, K)).astype(T), rng.standard_normal((K, N)).astype(T)
             C = rng.standard_normal((M, N)).astype(T)
             expected = A @ B + add * C
@@ -134,7 +134,7 @@ def check_that_one_too_many_faults():
         A, B, B_t, C = protect(
             (np.ones((M, K), T), np.ones((K, N), T), np.ones((N, K), T), np.ones((M, N), T)), side
         )
-        packed = packed_operand(side)
+        packed = packed_operand(T, M, side)
         for function, operands, sizes in [
             (multiply, [C, 0, A, B, packed], [M, N, K]),
             (multiply_by_dots, [C, 0, A, B_t, packed], [M, N, K]),
