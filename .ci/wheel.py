@@ -3,8 +3,8 @@
     python -m build
     python .ci/wheel.py dist/fastnn-*-py3-none-any.whl
 
-runs where fastnn's dependencies and ``wheel`` are installed, and puts the new wheel beside the plain
-one. It compiles for every level of CPU, whichever this one has.
+runs where fastnn's dependencies and ``wheel`` are installed, and puts the new wheel beside the
+plain one. It compiles for every level of CPU, whichever this one has.
 """
 
 import os
@@ -18,12 +18,10 @@ from pathlib import Path
 
 
 def python(*arguments, **environment):
-    """Run this Python, which leaves nothing beside the sources."""
-    subprocess.run(
-        [sys.executable, "-P", *map(str, arguments)],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        check=True,
-    )
+    """Run this Python, which does the same each time and leaves nothing beside the sources."""
+    always = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-P", *map(str, arguments)]
+    subprocess.run(command, env={**os.environ, **always, **environment}, check=True)
 
 
 def machines():

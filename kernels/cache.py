@@ -122,7 +122,7 @@ def _warn_once(error):
             "that of another version. Store fastnn as files, in a zip archive or by PyInstaller."
         )
         warnings.warn(
-            f"fastnn could not use the disk cache of its kernels ({type(error).__name__}: {error}); "
+            f"fastnn could not use the disk cache ({type(error).__name__}: {error}); "
             f"kernels are compiled again in every process. {advice}",
             CacheWarning,
             stacklevel=4,
@@ -178,20 +178,21 @@ class _Cache(NullCache):
         """Whether nothing is stored yet: what is, may still turn out to be damaged."""
         return not any(place.is_file() for place in self._places())
 
+    @contextlib.contextmanager
     def alone(self):
         """A block that one process at a time runs: the others wait, and find what it has stored.
 
         The system lets go of the lock when its owner dies. Where there is none to be had, on a
         read-only disk or another system, the block is run without.
         """
-        stack = contextlib.ExitStack()
-        for folder in _folders() if fcntl is not None else ():
-            with contextlib.suppress(OSError):  # read-only, or a network disk without locks
-                folder.mkdir(parents=True, exist_ok=True)
-                lock = open(folder / f"{self._name}.lock", "ab")
-                fcntl.flock(stack.enter_context(lock), fcntl.LOCK_EX)
-                break
-        return stack
+        with contextlib.ExitStack() as stack:
+            for folder in _folders() if fcntl is not None else ():
+                with contextlib.suppress(OSError):  # read-only, or a network disk without locks
+                    folder.mkdir(parents=True, exist_ok=True)
+                    path = folder / f"{self._name}.lock"
+                    fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
+                    break
+            yield
 
     def _check(self, machine_code):
         """A sum by which a file is known to be whole, and to be the one that its name says."""
