@@ -20,8 +20,8 @@ only from those below it:
 ``emit``         the vectors, masks and loops that tiles are written in: LLVM
 ``elementary``   exp, log, tanh, logistic, written so that loops over them vectorise
 ``cache``        entry points, compiled once for each dtype and kept on disk
+``jit``          how Numba compiles: for which CPU, with which options
 ``machine``      what is asked of the CPU and the operating system
-``jit``          how Numba compiles
 ===============  =============================================================================
 
 One set of letters for the whole folder: ``a`` activations, ``z`` weighted inputs (``a`` before its

@@ -1,16 +1,23 @@
-"""Entry points, compiled once for each dtype, and the disk cache that keeps their machine code."""
+"""Entry points, compiled once for each dtype, and the files that keep their machine code.
+
+Each file holds one entry point for one dtype and one level of CPU. A wheel may bring them along, in
+``built`` beside this file; what is not there is compiled, and stored in the disk cache.
+"""
 
 import contextlib
 import gc
 import importlib.util
 import logging
 import os
+import pickle
 import pkgutil
 import sys
 import threading
 import types
+import uuid
 import warnings
 import zlib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 try:
@@ -20,18 +27,19 @@ except ImportError:  # not on Windows
 
 import numba
 import numpy as np
-from numba import config, njit, typeof
-from numba.core import caching
+from numba import config, typeof
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-from .jit import FLAGS, OWNS_NOTHING
-from .machine import CPU_FEATURES, CPU_NAME
+from .jit import entry, entry_context
+from .machine import CPU_FEATURES, CPU_NAME, LEVEL
 
-# Everything that machine code depends on, in 32 bits. Numba's disk cache looks at no more than the
-# file that holds the cached function, and numbers its files anew when that changes: an edit to any
-# other kernel, or a full disk at the wrong moment, would run stale code. With the digest in their
-# names, files belong to one version of all kernels, one Numba and one kind of CPU.
+# Everything that machine code depends on, in 32 bits. It is in the names of the files, which so
+# belong to one version of all kernels, one Numba, one Python and one level of CPU.
 _BUILT_BY = (
+    EXTENSION_SUFFIXES[0],  # the Python and the system
     numba.__version__,
     config.OPT,
     config.BOUNDSCHECK,
@@ -114,7 +122,7 @@ def _warn_once(error):
             "that of another version. Store fastnn as files, in a zip archive or by PyInstaller."
         )
         warnings.warn(
-            f"fastnn could not use Numba's disk cache ({type(error).__name__}: {error}); "
+            f"fastnn could not use the disk cache ({type(error).__name__}: {error}); "
             f"kernels are compiled again in every process. {advice}",
             CacheWarning,
             stacklevel=4,
@@ -122,7 +130,7 @@ def _warn_once(error):
 
 
 def _folders():
-    """Where the cache may be, as Numba has it, but also of code that is in no file of its own.
+    """Where the disk cache may be, as Numba has it, but also of code that is in no file of its own.
 
     Files are the same wherever the package lies: an application in one file unpacks itself into
     another folder each time.
@@ -136,65 +144,96 @@ def _folders():
     yield Path(AppDirs(appname="numba", appauthor=False).user_cache_dir, "fastnn")
 
 
-class _Locator(caching._CacheLocator):
-    """The first folder that can be written, or that holds this version of a kernel."""
-
-    def __init__(self, py_func, folder):
-        self._py_func, self._folder = py_func, folder
-
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        for folder in _folders():
-            locator = cls(py_func, folder)
-            try:
-                locator.ensure_cache_path()
-            except OSError:
-                if not any(folder.glob(f"*.{py_func.__qualname__}-*.nbi")):
-                    continue
-            return locator
-        raise OSError(f"none of {[str(folder) for folder in _folders()]} can be written")
-
-    def get_cache_path(self):
-        return str(self._folder)
-
-    def get_source_stamp(self):
-        return DIGEST
-
-    def get_disambiguator(self):
-        return str(self._py_func.__code__.co_firstlineno)
+def _write(path, content):
+    """Write a file that is there as a whole or not at all, whoever reads or writes it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex}")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
-class _CacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
-
-
-class _Cache(caching.FunctionCache):
-    """Numba's disk cache, which looks into folders that it cannot write too, and may fail.
+class _Cache(NullCache):
+    """What Numba asks for machine code, and gives it to: files ``name`` in several folders.
 
     Loading and saving end in no error, but in a warning: a kernel that cannot be loaded is
     compiled, and one that cannot be saved is compiled again in the next process.
     """
 
-    _impl_class = _CacheImpl
+    def __init__(self, name):
+        self._name = name
+
+    def _places(self):
+        """Where the file may be: what came with the package, then the disk cache."""
+        yield Path(_PACKAGE.__path__[0], "built", self._name)
+        for folder in _folders():
+            yield folder / self._name
 
     @property
     def is_empty(self):
         """Whether nothing is stored yet: what is, may still turn out to be damaged."""
-        name = self._py_func.__qualname__
-        return not any(Path(self.cache_path).glob(f"*.{name}-*.nbi"))
+        return not any(place.is_file() for place in self._places())
+
+    @contextlib.contextmanager
+    def alone(self):
+        """A block that one process at a time runs: the others wait, and find what it has stored.
+
+        The system lets go of the lock when its owner dies. Where there is none to be had, on a
+        read-only disk or another system, the block is run without.
+        """
+        with contextlib.ExitStack() as stack:
+            for folder in _folders() if fcntl is not None else ():
+                with contextlib.suppress(OSError):  # read-only, or a network disk without locks
+                    folder.mkdir(parents=True, exist_ok=True)
+                    path = folder / f"{self._name}.lock"
+                    fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
+                    break
+            yield
+
+    def _check(self, machine_code):
+        """A sum by which a file is known to be whole, and to be the one that its name says."""
+        return zlib.crc32(machine_code, zlib.crc32(self._name.encode())).to_bytes(4, "big")
 
     def load_overload(self, signature, target_context):
-        try:
-            return super().load_overload(signature, target_context)
-        except Exception as error:  # damaged files raise anything
-            _warn_once(error)
-            return None
+        for place in self._places():
+            try:
+                content = place.read_bytes()
+            except OSError:  # as a rule, there is none
+                continue
+            try:
+                check, machine_code = content[:4], content[4:]
+                if check != self._check(machine_code):
+                    raise ValueError(f"{place} is damaged")
+                # Numba would first import all that it needs to compile, which takes far longer.
+                result = CompileResult._rebuild(entry_context(), *pickle.loads(machine_code))
+            except Exception as error:
+                _warn_once(error)
+            else:
+                return result
+        return None
 
-    def save_overload(self, signature, data):
+    def save_overload(self, signature, result):
         try:
-            super().save_overload(signature, data)
-        except Exception as error:  # a full disk
+            if result.library.has_dynamic_globals:
+                raise ValueError("machine code holds addresses of this process")
+            # The last are Python objects of all functions within, which no kernel asks for; loading
+            # them imported much of Numba.
+            machine_code = dumps((*result._reduce()[:-1], ()))
+        except Exception as error:
             _warn_once(error)
+            return
+        content = self._check(machine_code) + machine_code
+        errors = []
+        for folder in _folders():
+            try:
+                return _write(folder / self._name, content)
+            except OSError as error:  # a full disk, or one that is read-only
+                errors.append(error)
+        _warn_once(errors[0])
 
 
 TELL_AFTER = 1.0  # seconds
@@ -224,36 +263,11 @@ def _telling(dtype):
         timer.join()
 
 
-@contextlib.contextmanager
-def _alone(path):
-    """A block that one process at a time runs: the others wait, and find what it has stored.
-
-    The system lets go of the lock when its owner dies. Where there is none to be had, on a
-    read-only disk or another system, the block is run without.
-    """
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a read-only disk, or a network disk without locks
-                fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
-        yield
-
-
-def _cache_of(function):
-    """The disk cache of a function; one that stores nothing where there is no place for it."""
-    try:
-        if _unreadable is not None:
-            raise _unreadable
-        return _Cache(function)
-    except Exception as error:
-        _warn_once(error)
-        return caching.NullCache()
-
-
 class Entry:
     """A kernel that Python calls: one function per dtype, each with exactly one signature.
 
-    A separate function object (and cache index) per dtype, closed to any other signature, means
-    that a cache index can never hand out machine code for other argument types.
+    A separate function object and file per dtype, closed to any other signature, means that no
+    file can hold machine code for other argument types.
 
     Parameters
     ----------
@@ -292,20 +306,21 @@ class Entry:
             )
         name = self._function.__name__
         function = types.FunctionType(self._function.__code__, self._function.__globals__, name)
-        # The name of the cache files.
-        function.__qualname__ = f"{name}_{dtype.name}_{DIGEST}"
+        function.__qualname__ = f"{name}_{dtype.name}"  # two functions for Numba, too
         signature = tuple(typeof(argument) for argument in self._sample(dtype))
-        dispatcher = njit(**OWNS_NOTHING, **FLAGS)(function)
-        dispatcher._cache = cache = _cache_of(function)
+        dispatcher = entry(function)
+        if DIGEST:
+            dispatcher._cache = _Cache(f"{name.strip('_')}_{dtype.name}_{LEVEL}_{DIGEST}.nbc")
+        else:
+            _warn_once(_unreadable)
         collecting = gc.isenabled()
         gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
         try:
             with contextlib.ExitStack() as stack:
-                if not isinstance(cache, _Cache) or cache.is_empty:
+                if not DIGEST or dispatcher._cache.is_empty:
                     stack.enter_context(_telling(dtype.name))
-                if isinstance(cache, _Cache) and cache.is_empty:
-                    lock = Path(cache.cache_path, f"{function.__qualname__}.lock")
-                    stack.enter_context(_alone(lock))
+                if DIGEST and dispatcher._cache.is_empty:
+                    stack.enter_context(dispatcher._cache.alone())
                 dispatcher.compile(signature)  # or load what another process has stored by now
         finally:
             if collecting:

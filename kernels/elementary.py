@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import EXACT, exact, exact_leaf
+from .jit import EXACT, LEAF, exact, exact_leaf
 
 _INTEGER = {types.float32: types.int32, types.float64: types.int64}
 _REAL = {integer: real for real, integer in _INTEGER.items()}
@@ -312,7 +312,7 @@ def normal(x):
 def _overload(function):
     """Make ``function`` callable in kernels: by its argument's type, one of _FUNCTIONS."""
 
-    @overload(function, jit_options={"forceinline": True, **EXACT})
+    @overload(function, jit_options={**LEAF, **EXACT})
     def choose(x):
         typed = _FUNCTIONS[x][function.__name__]
         return lambda x: typed(x)

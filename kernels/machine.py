@@ -14,29 +14,50 @@ import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
-
-# What Numba compiles for.
-CPU_NAME = config.CPU_NAME or llvm.get_host_cpu_name()
-CPU_FEATURES = config.CPU_FEATURES
-if CPU_FEATURES is None:
-    CPU_FEATURES = llvm.get_host_cpu_features().flatten()
 
 _MACHINE = platform.machine().lower()
 X86, _ARM = _MACHINE in ("x86_64", "amd64"), _MACHINE in ("aarch64", "arm64")
 
+# Kernels are compiled for one of few kinds of CPU, a level, so that their machine code can be made
+# elsewhere, and all machines of a level compute the same bits. Of x86-64 these are the levels that
+# its ABI defines, each with what code has beyond the levels before it.
+LEVELS = {
+    "x86-64-v2": "+cx16,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2",
+    "x86-64-v3": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe",
+    "x86-64-v4": "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",
+}
 
-def _vectors():
-    """Bytes of a vector register, and how many of them there are."""
-    features = CPU_FEATURES.split(",")
-    if "+avx512f" in features:
-        return 64, 32
-    if "+avx" in features:
-        return 32, 16
-    return 16, 32 if llvm.get_process_triple().startswith(("aarch64", "arm64")) else 16
+
+def _machine():
+    """The level of this machine, and what LLVM calls it: a CPU and its features.
+
+    What Numba is told to compile for, by NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, is this machine.
+    """
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    if _ARM:
+        return "aarch64", "generic", ""
+    if not _X86:
+        return "host", config.CPU_NAME or llvm.get_host_cpu_name(), features
+    level = "x86-64"
+    for name, added in LEVELS.items():
+        if not set(added.split(",")) <= set(features.split(",")):
+            break
+        level = name
+    # LLVM would leave half of each vector unused, as was good for the first CPUs of this level.
+    return level, level, "-prefer-256-bit" if level == "x86-64-v4" else ""
 
 
-VECTOR_BYTES, REGISTERS = _vectors()
+LEVEL, CPU_NAME, CPU_FEATURES = _machine()
+# Bytes of a vector register, and how many of them there are.
+VECTOR_BYTES, REGISTERS = {
+    "x86-64-v4": (64, 32),
+    "x86-64-v3": (32, 16),
+    "aarch64": (16, 32),
+}.get(LEVEL, (16, 16))
 CACHE_LINE = 64  # bytes; where lines are longer, some prefetches are for nothing
 
 

@@ -125,8 +125,8 @@ def run(site, *bodies, mounts=(), **environment):
     return results if len(results) > 1 else results[0]
 
 
-def cache_files(site, pattern="*.nb[ci]"):
-    return sorted(site.rglob(pattern))
+def cache_files(site):
+    return sorted(site.rglob("*.nbc"))
 
 
 def rename(path, old, new):
@@ -281,13 +281,13 @@ def test_processes_that_start_cold_at_once_agree(start, dtypes, request):
         weights = [found["weights"][dtype] for found in results if dtype in found["weights"]]
         assert len(weights) > 1 and len(set(weights)) == 1
     assert all(result["warnings"] == [] for result in results)
-    assert cache_files(site, "*.tmp.*") == []
+    assert list(site.rglob("*.tmp.*")) == []
 
 
 def test_processes_that_start_cold_at_once_with_a_tiny_kernel_agree(tiny_cold_start):
     site, results = tiny_cold_start
     assert all(weighed(result) and result["warnings"] == [] for result in results)
-    assert cache_files(site, "*.tmp.*") == []
+    assert list(site.rglob("*.tmp.*")) == []
 
 
 @each_start
@@ -443,11 +443,16 @@ DAMAGES = {
     "without its end": lambda content: content[:-1],
     "random": lambda content: random.Random(0).randbytes(len(content)),
     "zeros": lambda content: bytes(len(content)),
-    # Pickles that fail in other ways: OverflowError, ModuleNotFoundError, AttributeError.
-    "too long": lambda content: b"\x8e" + b"\xff" * 8,
-    "no such module": lambda content: b"cno_such_module\nname\n.",
-    "no such class": lambda content: b"cbuiltins\nno_such_class\n.",
+    "one bit of machine code": lambda content: flipped(content, content.index(b"ELF") + 400),
+    "the last bit": lambda content: flipped(content, len(content) - 1),
+    "Numba's own": lambda content: content[4:],
 }
+
+
+def flipped(content, place):
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
 
 
 @pytest.mark.parametrize(
@@ -455,26 +460,92 @@ DAMAGES = {
     [
         pytest.param(
             damage,
-            marks=() if damage in ("empty", "half", "no such module") else pytest.mark.nightly,
+            marks=() if damage in ("empty", "one bit of machine code") else pytest.mark.nightly,
         )
         for damage in DAMAGES
     ],
 )
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_damaged_cache_files_warn_at_most_once(kind, damage, tiny):
-    files = cache_files(tiny, f"*.{kind}")
+@pytest.mark.parametrize("folder", ["__pycache__", "built"])
+def test_damaged_files_are_not_run_and_warn_once(folder, damage, tiny):
+    kernels = tiny / "fastnn" / "kernels"
+    if folder == "built":
+        shipped(tiny)
+    files = cache_files(tiny)
     assert len(files) == 2
     for path in files:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
     result = run(tiny, WEIGH)
     assert weighed(result)
-    assert result["warnings"] in ([], ["CacheWarning"])
+    assert not cached(result)
+    assert result["warnings"] == ["CacheWarning"]
+    assert len(list((kernels / "__pycache__").glob("*.nbc"))) == 2
+    again = run(tiny, WEIGH)
+    assert weighed(again)
+    assert cached(again)
+    # The file of the cache is whole again; that of the wheel nobody writes.
+    assert again["warnings"] == (["CacheWarning"] if folder == "built" else [])
+
+
+def shipped(site):
+    """Move all machine code in the cache to where a wheel has it; returns the folder."""
+    folder = site / "fastnn" / "kernels" / "built"
+    folder.mkdir()
+    for path in cache_files(site):
+        path.rename(folder / path.name)
+    shutil.rmtree(folder.parent / "__pycache__")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["package", "nowhere"])
+def test_machine_code_of_a_wheel_is_run_and_needs_no_cache(place, tiny, home, tmp_path):
+    shipped(tiny)
+    site = shutil.copytree(tiny, tmp_path / "elsewhere")
+    environment = close_all_doors(site) if place == "nowhere" else home
+    result = run(site, WEIGH, **environment)
+    assert weighed(result)
+    assert cached(result)
+    assert result["warnings"] == []
+    assert [path.parent.name for path in cache_files(site)] == ["built"] * 2
+    assert list(site.rglob("*.lock")) == []
+
+
+def test_machine_code_for_other_machines_is_left_alone(tiny, home):
+    """A wheel that has none for the level of this one compiles, once."""
+    folder = shipped(tiny)
+    lower = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
+    for hit in (False, True):
+        result = run(tiny, WEIGH, **home, **lower)
+        assert weighed(result)
+        assert cached(result) == hit
+        assert result["warnings"] == []
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["numba.__version__", "importlib.machinery.EXTENSION_SUFFIXES[0]"])
+def test_machine_code_of_another_numba_or_python_is_left_alone(name, tiny):
+    shipped(tiny)
+    other = f"import importlib.machinery, numba\n{name} = 'another'\n"
+    for hit in (False, True):
+        result = run(tiny, other + WEIGH)
+        assert weighed(result)
+        assert cached(result) == hit
+        assert result["warnings"] == []
+    assert cached(run(tiny, WEIGH))
+
+
+def test_machine_code_under_the_name_of_another_is_not_run(tiny):
+    single, double = cache_files(tiny)
+    single.write_bytes(double.read_bytes())
+    result = run(tiny, WEIGH)
+    assert weighed(result)
+    assert not result["cached float32"] and result["cached float64"]
+    assert result["warnings"] == ["CacheWarning"]
 
 
 @pytest.mark.nightly
 def test_with_every_cache_file_damaged_a_fit_gives_the_same_weights(warm, expected):
     files = cache_files(warm)
-    assert len(files) == 6  # train, predict and losses
+    assert len(files) == 3  # train, predict and losses
     for path in files:
         path.write_bytes(DAMAGES["half"](path.read_bytes()))
     result = run(warm, FIT + "result['weights'] = fit('float32')\n")
@@ -496,10 +567,10 @@ def test_machine_code_of_an_older_version_is_never_run(tiny):
 
     A full disk or the end of the process at that moment made this last.
     """
-    old = {path: path.read_bytes() for path in cache_files(tiny, "*.nbc")}
+    old = {path: path.read_bytes() for path in cache_files(tiny)}
     rename(tiny / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
     assert weighed(run(tiny, WEIGH), -6.0)
-    for path in cache_files(tiny, "*.nbc"):
+    for path in cache_files(tiny):
         path.unlink()
     for path, content in old.items():
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What is in the wheel and in the source distribution, built from a copy of the checkout."""
+"""What is in wheels and in the source distribution, built from a copy of the checkout."""
 
 import email
 import os
@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
 import fastnn
+from fastnn.kernels.machine import LEVEL, LEVELS
 
 ROOT = Path(__file__).parents[1]
 # What builds and test runs leave in a checkout, and Git's own.
@@ -146,3 +149,83 @@ def test_kernels_cannot_be_imported_from_the_checkout_by_another_name():
     assert done.returncode != 0
     assert "ImportError" in done.stderr
     assert "pip install -e" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel_with_machine_code(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("with machine code")
+    done = python("-P", ROOT / ".ci" / "wheel.py", shutil.copy(wheel, folder), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (path,) = set(folder.glob("*.whl")) - set(folder.glob("*-py3-none-any.whl"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel_with_machine_code, tmp_path_factory):
+    """The Python of a new environment, with the wheel, and with what it needs from this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder)
+    (site,) = folder.glob("[Ll]ib/**/site-packages")
+    needed = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "needed.pth").write_text("\n".join(needed))
+    (executable,) = [*folder.glob("bin/python"), *folder.glob("Scripts/python.exe")]
+    pip = ["-m", "pip", "--python", executable, "install", "--no-deps", "--no-index"]
+    done = python("-P", *pip, wheel_with_machine_code, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return executable
+
+
+FIRST_FIT = """
+import time, warnings
+import numpy as np
+from numba.core.event import install_recorder
+import fastnn
+from fastnn.kernels.machine import LEVEL
+warnings.simplefilter("error", fastnn.kernels.cache.CacheWarning)
+X = np.linspace(-1, 1, 400).reshape(100, 4)
+with install_recorder("numba:compile") as compiled:
+    for T in (np.float32, np.float64):
+        started = time.perf_counter()
+        model = fastnn.MLPRegressor(early_stopping=True, max_iter=2).fit(X.astype(T), X[:, 0])
+        print(f"{time.perf_counter() - started:.3f} s", model.predict(X.astype(T)).shape)
+print(fastnn.__file__, LEVEL, len(compiled.buffer), sep="\\n")
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_first_fit_from_a_wheel_with_machine_code_compiles_nothing(level, installed, tmp_path):
+    levels = list(LEVELS)
+    if LEVEL not in levels[levels.index(level) :]:
+        pytest.skip(f"this machine could not run its code: it has {LEVEL}")
+    features = list(accumulate(LEVELS.values(), "{},{}".format))[levels.index(level)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    machine = {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": features}
+    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME"), str(tmp_path))
+    done = subprocess.run(
+        [installed, "-P", "-W", "ignore", "-c", FIRST_FIT],
+        cwd=tmp_path,
+        env=kept | machine | homes,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    *_, file, used, compiled = done.stdout.splitlines()
+    assert Path(file).is_relative_to(installed.parents[1])
+    assert (used, compiled) == (level, "0")
+    assert "compiling" not in done.stderr
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+@pytest.mark.nightly
+def test_a_wheel_with_machine_code_is_for_this_python_and_holds_the_same_sources(
+    wheel_with_machine_code, wheel
+):
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert wheel_with_machine_code.name.startswith(f"fastnn-{fastnn.__version__}-{tag}-{tag}")
+    found, plain = contents(wheel_with_machine_code), contents(wheel)
+    built = {name for name in found if name.startswith("fastnn/kernels/built/")}
+    assert len(built) == 3 * 2 * len(LEVELS)  # entries, dtypes
+    for name in found.keys() - built:
+        assert found[name] == plain[name] or name.endswith((".dist-info/RECORD", "/WHEEL")), name
