@@ -40,7 +40,7 @@ def _machine():
         features = get_host_cpu_features()
     if _ARM:
         return "aarch64", "generic", ""
-    if not _X86:
+    if not X86:
         return "host", config.CPU_NAME or llvm.get_host_cpu_name(), features
     level = "x86-64"
     for name, added in LEVELS.items():
