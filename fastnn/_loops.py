@@ -3,6 +3,7 @@
 Estimators hand over plain data and are told of each epoch by ``tasks``; nothing here knows them.
 """
 
+import ctypes
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from ._averaging import WeightAverage
 from ._monitor import non_finite_weights, out_of_time, overflow
 from ._trainer import Trainer
 from ._warn import warn
+from .kernels.shuffle import shuffle
 
 _INTERRUPTED = "Training interrupted by user.", UserWarning
 
@@ -81,7 +83,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
                 if progress.stopped:
                     break
                 if settings.shuffle:
-                    rng.shuffle(order)
+                    _shuffle(order, rng, theta.dtype)
                 if epoch < progress.n_epochs:
                     continue  # done before; only the order was missing
                 tasks.begin()
@@ -122,6 +124,18 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
     if progress.average is not None and progress.average.n > 0:
         theta[...] = progress.average.value()
     return warnings
+
+
+def _shuffle(order, rng, dtype):
+    """Do what ``rng.shuffle(order)`` does, with a kernel of its own."""
+    generator = getattr(rng, "_bit_generator", None)  # NumPy offers no other way to it
+    if generator is None or len(order) >= 2**32:
+        rng.shuffle(order)
+        return
+    interface = generator.ctypes
+    address = ctypes.cast(interface.next_uint32, ctypes.c_void_p).value
+    with generator.lock:
+        shuffle[dtype](order, np.empty_like(order), address, interface.state_address)
 
 
 def _batch_size(batch_size, n_train):

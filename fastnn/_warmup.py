@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from .kernels.shuffle import shuffle
 from .kernels.train import losses, predict, train
+
+_ENTRIES = train, predict, losses, shuffle
 
 
 def warmup(dtypes=("float32", "float64")):
@@ -33,7 +36,5 @@ def warmup(dtypes=("float32", "float64")):
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
     # A list, not a generator: all of them are compiled even if the first was not cached.
-    cached = {
-        dtype.name: [entry.prepare(dtype) for entry in (train, predict, losses)] for dtype in dtypes
-    }
+    cached = {dtype.name: [entry.prepare(dtype) for entry in _ENTRIES] for dtype in dtypes}
     return {name: all(entries) for name, entries in cached.items()}

@@ -33,7 +33,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
-from fastnn import MLPClassifier, MLPRegressor
+from fastnn import MLPClassifier, MLPRegressor, _loops
 from fastnn import _callbacks as callbacks
 from fastnn._averaging import WeightAverage
 from fastnn._schedules import SCHEDULES, rate
@@ -869,3 +869,15 @@ def test_moments_beyond_float32_are_a_warning():
     with pytest.warns(ConvergenceWarning, match="squares of the gradient are infinite"):
         model.fit(X_IRIS.astype(np.float32), Y_IRIS, sample_weight=weight)
     model.fit(X_IRIS, Y_IRIS, sample_weight=weight)
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64, np.random.SFC64])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 1000, 65536, 65537])
+def test_examples_are_shuffled_as_numpy_does(n, generator):
+    ours, numpys = (np.random.RandomState(generator(0)) for _ in range(2))
+    order, expected = np.arange(n), np.arange(n)
+    for _ in range(2):
+        _loops._shuffle(order, ours, np.float32)
+        numpys.shuffle(expected)
+        np.testing.assert_array_equal(order, expected)
+    assert ours.randint(2**31) == numpys.randint(2**31)  # as many numbers were drawn
