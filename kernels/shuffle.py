@@ -1,4 +1,4 @@
-"""The order of the examples in an epoch: the permutation of NumPy's ``RandomState.shuffle``, sooner.
+"""The order of the examples in an epoch: that of NumPy's ``RandomState.shuffle``, but sooner.
 
 Both are Fisher and Yates's: from the last place down, each is exchanged with a random place up to
 it. The random number is one of the bit generator's, of as many bits as that place takes, or the
