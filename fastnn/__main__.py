@@ -133,7 +133,7 @@ def main(arguments=None):
         help="compile all kernels into the disk cache, for container images",
         description="Compile all kernels into the disk cache (NUMBA_CACHE_DIR, or __pycache__ "
         "beside the kernels), so that no later process has to. Put it into a container image "
-        "after the installation, on the CPU type that will run it.",
+        "after the installation, on a CPU of the level that will run it: x86-64-v3, for example.",
     )
     warm.add_argument(
         "--dtype", choices=DTYPES, action="append", help="only this type of X; may be repeated"

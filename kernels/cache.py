@@ -12,6 +12,7 @@ import os
 import pickle
 import pkgutil
 import sys
+import tempfile
 import threading
 import types
 import uuid
@@ -146,7 +147,6 @@ def _folders():
 
 def _write(path, content):
     """Write a file that is there as a whole or not at all, whoever reads or writes it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex}")
     try:
         unfinished.write_bytes(content)
@@ -167,11 +167,24 @@ class _Cache(NullCache):
     def __init__(self, name):
         self._name = name
 
+    def _place(self):
+        """Where the file is stored: in the first folder that can be written, or has it already."""
+        for folder in _folders():
+            place = folder / self._name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError:
+                if not place.is_file():
+                    continue
+            return place
+        raise OSError(f"none of {[str(folder) for folder in _folders()]} can be written")
+
     def _places(self):
         """Where the file may be: what came with the package, then the disk cache."""
         yield Path(_PACKAGE.__path__[0], "built", self._name)
-        for folder in _folders():
-            yield folder / self._name
+        with contextlib.suppress(OSError):  # of which saving will tell
+            yield self._place()
 
     @property
     def is_empty(self):
@@ -186,12 +199,10 @@ class _Cache(NullCache):
         read-only disk or another system, the block is run without.
         """
         with contextlib.ExitStack() as stack:
-            for folder in _folders() if fcntl is not None else ():
-                with contextlib.suppress(OSError):  # read-only, or a network disk without locks
-                    folder.mkdir(parents=True, exist_ok=True)
-                    path = folder / f"{self._name}.lock"
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a read-only or full disk, or without locks
+                    path = self._place().with_suffix(".lock")
                     fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
-                    break
             yield
 
     def _check(self, machine_code):
@@ -223,17 +234,9 @@ class _Cache(NullCache):
             # The last are Python objects of all functions within, which no kernel asks for; loading
             # them imported much of Numba.
             machine_code = dumps((*result._reduce()[:-1], ()))
-        except Exception as error:
+            _write(self._place(), self._check(machine_code) + machine_code)
+        except Exception as error:  # a full disk
             _warn_once(error)
-            return
-        content = self._check(machine_code) + machine_code
-        errors = []
-        for folder in _folders():
-            try:
-                return _write(folder / self._name, content)
-            except OSError as error:  # a full disk, or one that is read-only
-                errors.append(error)
-        _warn_once(errors[0])
 
 
 TELL_AFTER = 1.0  # seconds
