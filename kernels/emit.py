@@ -297,10 +297,10 @@ class Vector:
     def __truediv__(self, other):
         return self._with(other, self.builder.fdiv)
 
-    def replaced(self, other, limit, value):
-        """``value`` instead where ``other`` exceeds a limit; NaN does not exceed it."""
-        above = self.builder.fcmp_ordered(">", other.value, limit.value)
-        return Vector(self.builder, self.builder.select(above, value.value, self.value))
+    def at_most(self, limit):
+        """The smaller of both, or NaN."""
+        above = self.builder.fcmp_ordered(">", self.value, limit.value)
+        return Vector(self.builder, self.builder.select(above, limit.value, self.value))
 
     def sqrt(self):
         return Vector(self.builder, self.builder.call(self._sqrt_of(self.value.type), [self.value]))

@@ -144,11 +144,11 @@ def _momentum(w, g, v, c, alpha, scale):
 
 
 def _adaptive_step(c, alpha, scale, w, g, m, v):
-    """The formula of ADAPTIVE: new moments, numerator of the step and the root of the squares."""
+    """The formula of ADAPTIVE: new moments, numerator and denominator of the step."""
     step = (g + alpha * w) * scale
     m = c.decay_1 * m + c.gain_1 * step
     v = c.decay_2 * v + c.gain_2 * (step * step)
-    return m, v, c.step_of_moment * m + c.step_of_gradient * step, v.sqrt()
+    return m, v, c.step_of_moment * m + c.step_of_gradient * step, v.sqrt() + c.epsilon
 
 
 def _emit_adaptive(emit, w, g, m, v, n, *numbers):
@@ -157,10 +157,9 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
     Two vectors share a quotient, 1/p = q / (p q), as square roots and quotients are most of it.
     """
     builder = emit.builder
-    # Where squares are infinite, the step is 0; and the product of two roots has to be finite.
-    most = np.sqrt(np.finfo(f"f{emit.size}").max) / 2
-    constants = [ir.Constant(emit.real, float(number)) for number in (0.0, 1.0, most)]
-    *c, alpha, scale, zero, one, most = (
+    # Where squares are infinite, 1/(p q) is 0, and so are both steps; but not 0 times infinity.
+    constants = [ir.Constant(emit.real, float(x)) for x in (1.0, np.finfo(f"f{emit.size}").max)]
+    *c, alpha, scale, one, most = (
         Vector(builder, emit.splat(number)) for number in (*numbers, *constants)
     )
     c = Coefficients(*c)
@@ -170,14 +169,14 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
         for j in range(2):
             mask = None if count is None else emit.mask(j, count)
             values = [Vector(builder, emit.load(at, j, mask)) for at in places]
-            first, second, numerator, root = _adaptive_step(c, alpha, scale, *values)
-            numerator = numerator.replaced(root, most, zero)
-            denominator = root.replaced(root, most, most) + c.epsilon
-            pair.append((values[0], first, second, numerator, denominator))
+            pair.append((values[0], *_adaptive_step(c, alpha, scale, *values)))
         (w_1, m_1, v_1, a, p), (w_2, m_2, v_2, b, q) = pair
         inverse = one / (p * q)
         results = {
-            places[0]: (c.keep * w_1 - a * (q * inverse), c.keep * w_2 - b * (p * inverse)),
+            places[0]: (
+                c.keep * w_1 - a * (q.at_most(most) * inverse),
+                c.keep * w_2 - b * (p.at_most(most) * inverse),
+            ),
             places[2]: (m_1, m_2),
             places[3]: (v_1, v_2),
         }
