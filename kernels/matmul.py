@@ -129,7 +129,7 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
     lanes = VECTOR_BYTES // size
     # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
     packing_b = M >= 6 * TILE_ROWS and 2 * lanes <= N
-    packing_a = 8 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
+    packing_a = 16 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
     step = PACKED_K if packing_a or packing_b else max(K, 1)
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
