@@ -19,7 +19,7 @@ import math
 from typing import NamedTuple
 
 from . import elementary
-from .jit import leaf
+from .jit import leaf, shared
 
 (
     IDENTITY,
@@ -237,7 +237,7 @@ def _softmax_slope(d, a, width):
             delta[k] = row[k] * (delta[k] - mean)
 
 
-@leaf
+@shared
 def activate(code, constants, a, width):
     """a <- sigma(a), rows of ``width`` units; ``constants`` of the function, ``(N_CONSTANTS,)``."""
     T = a.dtype.type
@@ -263,7 +263,7 @@ def activate(code, constants, a, width):
         _step(a, T(constants[0]))
 
 
-@leaf
+@shared
 def multiply_by_slope(code, constants, d, a, width):
     """d <- d * sigma'(z), from dC/da to dC/dz.
 

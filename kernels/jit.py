@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from llvmlite.binding import parse_assembly
+from llvmlite.binding import Linkage, parse_assembly
 from numba import njit
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler import Compiler
@@ -21,8 +21,26 @@ class _Codegen(JITCPUCodegen):
         return CPU_FEATURES
 
 
-class _EntryLibrary(JITCodeLibrary):
+class _Library(JITCodeLibrary):
+    """The code of a kernel, which is optimised with all that it calls, once, in an entry point."""
+
+    def _optimize_functions(self, ll_module):
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self):
+        pass
+
+
+class _EntryLibrary(_Library):
     """The code of a function that Python calls, and its form on disk."""
+
+    def _optimize_final_module(self):
+        # No one else calls what is in it: what is not needed of its arguments need not be passed.
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage != Linkage.external:
+                function.linkage = Linkage.internal
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
 
     def serialize_using_object_code(self):
         """Machine code alone, with the names of what Python calls in it.
@@ -43,7 +61,7 @@ class _EntryCodegen(_Codegen):
     _library_class = _EntryLibrary
 
 
-class _InnerLibrary(JITCodeLibrary):
+class _InnerLibrary(_Library):
     """The code of a function that only compiled ones call: they link it, as LLVM code."""
 
     def _finalize_specific(self):
@@ -60,6 +78,20 @@ class _InnerCodegen(_Codegen):
 
     def set_env(self, name, environment):
         pass
+
+
+class _SharedLibrary(_InnerLibrary):
+    """The same, of a function that stays one: its callers call it."""
+
+    def _optimize_functions(self, ll_module):
+        super()._optimize_functions(ll_module)
+        for function in ll_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.add_function_attribute("noinline")
+
+
+class _SharedCodegen(_InnerCodegen):
+    _library_class = _SharedLibrary
 
 
 @cache
@@ -86,8 +118,16 @@ class InnerCompiler(Compiler):
     Functions of the user may call them, and are compiled by Numba as ever: they link them too.
     """
 
+    codegen = _InnerCodegen
+
     def __init__(self, typing_context, target_context, *arguments):
-        super().__init__(typing_context, _context(_InnerCodegen), *arguments)
+        super().__init__(typing_context, _context(self.codegen), *arguments)
+
+
+class SharedCompiler(InnerCompiler):
+    """Numba's pipeline for those that stay functions."""
+
+    codegen = _SharedCodegen
 
 
 # contract: fused multiply-add; reassoc: sums may use vector lanes; nsz: the sign of zero is free.
@@ -110,12 +150,14 @@ _INNER = {
 # Part of its caller: no call, whose arguments are every field of every array, and nothing to count.
 LEAF = {"forceinline": True, **_INNER}
 leaf = njit(**LEAF, **FLAGS)
-# Part of its caller before types are inferred: for the large pieces of an entry point. A leaf is
-# also optimised on its own, which for these took a quarter of the time to compile.
+# Part of its caller before types are inferred: for pieces of a large function that take its tuples
+# of arrays, as a leaf's arguments are taken apart and put together again for each call; and for
+# what returns an array, which a leaf cannot. In one another, Numba copies them again and again.
 section = njit(inline="always", **_INNER, **FLAGS)
 # One copy that all callers share: for what is large and called from several places.
-shared = njit(**_INNER, **FLAGS)
+# Without a word on it, what a leaf calls would be a leaf as well.
+shared = njit(**{**_INNER, "pipeline_class": SharedCompiler}, forceinline=False, **FLAGS)
 exact = njit(**_INNER, **EXACT)
 exact_leaf = njit(**LEAF, **EXACT)
 # Called by Python.
-entry = njit(pipeline_class=EntryCompiler, **_OWNS_NOTHING, **FLAGS)
+entry = njit(pipeline_class=EntryCompiler, no_cfunc_wrapper=True, **_OWNS_NOTHING, **FLAGS)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import elementary
-from .jit import leaf
+from .jit import leaf, shared
 
 RESIDUAL, QUANTILE, POISSON, GAMMA, LOG_LOSS, CROSS_ENTROPY = range(6)
 
@@ -172,7 +172,7 @@ def _cross_entropy(row_loss, terms, a, y, width, smoothing):
             row_loss[i] = (T(1) - smoothing) * row_loss[i] + smoothing / T(width) * total
 
 
-@leaf
+@shared
 def row_losses(loss, constants, row_loss, terms, a, y, width):
     """Loss of each example.
 
@@ -203,7 +203,7 @@ def row_losses(loss, constants, row_loss, terms, a, y, width):
         row_loss[i] = total / divisor
 
 
-@leaf
+@shared
 def loss_slope(loss, constants, d, a, y, width):
     """d <- dC/da of the output layer; arguments as in ``row_losses``.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Entry
-from .jit import exact, section
+from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
 from .machine import flush_denormals, restore_denormals
@@ -85,7 +85,7 @@ def room_for_gradient(params, work, stage, task, chunk, batch, thread):
     return params.gradient[start:stop]
 
 
-@section
+@leaf
 def train_micro_batch(net, params, data, plan, work, team, batch, thread):
     """All stages of the program for one micro-batch; False if the threads are to leave."""
     orders = team.orders[0]
@@ -135,7 +135,7 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
     return True
 
 
-@section
+@leaf
 def train_slice(net, params, data, rows, plan, work, team, thread):
     """A slice of an epoch, mini-batch by mini-batch; False if the threads are to leave."""
     orders = team.orders[0]
