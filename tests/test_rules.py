@@ -1,0 +1,77 @@
+"""The form ADAPTIVE of the updates, in vectors: at all lengths, and where numbers end."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from fastnn.kernels import rules
+from fastnn.kernels.jit import FLAGS
+
+CODES = [rules.ADAM, rules.ADAMW, rules.NADAM, rules.RMSPROP, rules.ADAGRAD]
+SENTINEL = 7.5
+each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
+
+
+@njit(**FLAGS)
+def update(rule, t, w, g, state, first, scale, is_bias):
+    return rules.update(rule, rules.coefficients(rule, t), w, g, state, first, scale, is_bias)
+
+
+def rule_of(code, **constants):
+    constants = {"alpha": 0.3, "epsilon": 1e-3, "weight_decay": 0.5} | constants
+    return rules.Rule(code, learning_rate=0.1, momentum=0.9, beta_2=0.99, **constants)
+
+
+def expected(rule, t, w, g, m, v, scale, is_bias):
+    """The formula of the module, in float64: w, m, v."""
+    c = rules.coefficients.py_func(rule, t)
+    w, g, m, v = (np.asarray(each, float) for each in (w, g, m, v))
+    step = (g + (0.0 if is_bias else rule.alpha) * w) * scale
+    m = c.decay_1 * m + c.gain_1 * step
+    v = c.decay_2 * v + c.gain_2 * step**2
+    moved = c.step_of_moment * m + c.step_of_gradient * step
+    return (1.0 if is_bias else c.keep) * w - moved / (np.sqrt(v) + c.epsilon), m, v
+
+
+@each_dtype
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("is_bias", [False, True])
+def test_update_of_any_length(code, is_bias, T):
+    rng = np.random.default_rng(0)
+    for n in [*range(1, 70), 200]:
+        first = 3
+        w, g = rng.standard_normal((2, n + 6)).astype(T)
+        state = abs(rng.standard_normal((2, n + 6))).astype(T)
+        w[:first] = w[first + n :] = state[:, :first] = state[:, first + n :] = SENTINEL
+        inside = slice(first, first + n)
+        before = w[inside].astype(float)
+        rule = rule_of(code)
+        results = expected(rule, 5, w[inside], g[inside], *state[:, inside], 0.25, is_bias)
+        squares = update(rule, 5, w[inside], g[inside], state, first, 0.25, is_bias)
+        for found, wanted in zip((w, *state), results, strict=True):
+            np.testing.assert_allclose(found[inside], wanted, rtol=0, atol=30 * np.finfo(T).eps)
+            assert (found[:first] == SENTINEL).all() and (found[first + n :] == SENTINEL).all()
+        assert squares == pytest.approx(before @ before, rel=float(100 * np.finfo(T).eps))
+
+
+@each_dtype
+def test_infinite_squares_stop_their_weight_and_spoil_no_other(T):
+    n = 40
+    rule, state = rule_of(rules.ADAM, alpha=0.0), np.zeros((2, n), T)
+    w, g = np.ones(n, T), np.ones(n, T)
+    g[[0, 17, 39]] = np.sqrt(np.finfo(T).max) * 100
+    update(rule, 1, w, g, state, 0, 1.0, False)
+    assert np.isfinite(w).all()
+    assert np.isinf(state[1, [0, 17, 39]]).all()
+    assert (w[[0, 17, 39]] == 1).all()
+    assert (w < 1).sum() >= n - 6  # all but these and those that share a quotient with them
+
+
+@each_dtype
+def test_an_epsilon_too_small_for_the_dtype_gives_no_nan(T):
+    rule, state = rule_of(rules.ADAM, alpha=0.0, epsilon=1e-300), np.zeros((2, 40), T)
+    w, g = np.ones(40, T), np.zeros(40, T)  # no gradient, no squares
+    g[5] = 1
+    update(rule, 1, w, g, state, 0, 1.0, False)
+    assert w[5] == pytest.approx(0.9, rel=1e-5)
+    assert (np.delete(w, 5) == 1).all()
