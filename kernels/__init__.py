@@ -18,7 +18,7 @@ only from those below it:
 ``rules``        the weight updates
 ``matmul``       the matrix products under all of it: blocking
 ``tiles``        their innermost loops, each for one size of tile
-``emit``         the vectors, masks and loops that tiles are written in: LLVM
+``emit``         the vectors, masks and loops that tiles and Adam are written in: LLVM
 ``elementary``   exp, log, tanh, logistic, written so that loops over them vectorise
 ``cache``        entry points, compiled once for each dtype and kept on disk
 ``jit``          how Numba compiles: for which CPU, with which options

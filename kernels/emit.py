@@ -1,4 +1,4 @@
-"""Builds the bodies of the products' innermost loops as LLVM code: vectors, masks, loops.
+"""Builds innermost loops, of products and of updates, as LLVM code: vectors, masks, loops.
 
 Numba has no vectors. Here they are values of an LLVM IR builder: an ``Emitter`` knows one dtype and
 has a method for each thing that a tile does, and ``emitted`` makes a function of what it built.
@@ -16,7 +16,7 @@ AVX = X86 and VECTOR_BYTES == 32
 
 
 class Emitter:
-    """Builds the body of one product of fixed size with an LLVM IR builder."""
+    """Builds the body of one function with an LLVM IR builder."""
 
     def __init__(self, builder, real):
         self.builder, self.real = builder, real
