@@ -545,7 +545,7 @@ def test_machine_code_under_the_name_of_another_is_not_run(tiny):
 @pytest.mark.nightly
 def test_with_every_cache_file_damaged_a_fit_gives_the_same_weights(warm, expected):
     files = cache_files(warm)
-    assert len(files) == 3  # train, predict and losses
+    assert len(files) == 4  # train, predict, losses and shuffle
     for path in files:
         path.write_bytes(DAMAGES["half"](path.read_bytes()))
     result = run(warm, FIT + "result['weights'] = fit('float32')\n")
