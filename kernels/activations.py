@@ -98,7 +98,7 @@ def tanh(z):
 
 @leaf
 def relu(z):
-    # NaN passes, as in numpy.maximum. In place, a branch would become a masked store, slow on AMD.
+    # NaN passes, as in numpy.maximum.
     return max(z, type(z)(0))
 
 
