@@ -136,8 +136,7 @@ def main():
         f"{sum(rounds)} rounds: memory {slope:+.2f} +- {noise:.2f} MB a minute (at most "
         f"{allowed:.2f}), files {files.min():.0f} to {files.max():.0f}, threads left {left}"
     )
-    # A file that a thread was just reading may be counted once more.
-    # Rounds have files open for a while: a leak is what stays.
+    # A file that a thread is just reading is counted as well: a leak is what stays.
     grown = files[-20:].min() > files[:20].min()
     return int(slope > allowed or grown or left > 1)
 

@@ -12,7 +12,7 @@ from numba.core import cgutils
 from .machine import VECTOR_BYTES, X86
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-AVX = X86 and VECTOR_BYTES == 32
+AVX = X86 and VECTOR_BYTES == 32  # its masks are vectors, not registers of their own
 
 
 class Emitter:
@@ -27,6 +27,10 @@ class Emitter:
         self.fma = self._function(
             f"llvm.fmuladd.v{self.lanes}f{8 * self.size}",
             ir.FunctionType(self.vector, [self.vector] * 3),
+        )
+        self.sqrt = self._function(
+            f"llvm.sqrt.v{self.lanes}f{8 * self.size}",
+            ir.FunctionType(self.vector, [self.vector]),
         )
 
     def _function(self, name, signature):
@@ -137,14 +141,6 @@ class Emitter:
         )
         align = ir.Constant(_I32, self.size)
         self.builder.call(function, [value, self.builder.inttoptr(address, pointer), align, bits])
-
-    def prefetch(self, address):
-        """Ask for the cache line at ``address``, which will be read or written soon."""
-        function = self._function(
-            "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [ir.PointerType(), *[_I32] * 3])
-        )
-        how = [ir.Constant(_I32, value) for value in (0, 3, 1)]  # read, all caches, data
-        self.builder.call(function, [self.builder.inttoptr(address, ir.PointerType()), *how])
 
     def scalar(self, address):
         """A pointer to the number at ``address``."""
@@ -279,34 +275,29 @@ def emitted(name, emit_body, n_integers, n_numbers=0):
 class Vector:
     """A vector in a formula: ``+``, ``-``, ``*`` and ``/`` of it and others are LLVM code."""
 
-    def __init__(self, builder, value):
-        self.builder, self.value = builder, value
+    def __init__(self, emit, value):
+        self.emit, self.value = emit, value
 
     def _with(self, other, operation):
-        return Vector(self.builder, operation(self.value, other.value, flags=["contract"]))
+        return Vector(self.emit, operation(self.value, other.value, flags=["contract"]))
 
     def __add__(self, other):
-        return self._with(other, self.builder.fadd)
+        return self._with(other, self.emit.builder.fadd)
 
     def __sub__(self, other):
-        return self._with(other, self.builder.fsub)
+        return self._with(other, self.emit.builder.fsub)
 
     def __mul__(self, other):
-        return self._with(other, self.builder.fmul)
+        return self._with(other, self.emit.builder.fmul)
 
     def __truediv__(self, other):
-        return self._with(other, self.builder.fdiv)
+        return self._with(other, self.emit.builder.fdiv)
 
     def at_most(self, limit):
         """The smaller of both, or NaN."""
-        above = self.builder.fcmp_ordered(">", self.value, limit.value)
-        return Vector(self.builder, self.builder.select(above, limit.value, self.value))
+        builder = self.emit.builder
+        above = builder.fcmp_ordered(">", self.value, limit.value)
+        return Vector(self.emit, builder.select(above, limit.value, self.value))
 
     def sqrt(self):
-        return Vector(self.builder, self.builder.call(self._sqrt_of(self.value.type), [self.value]))
-
-    def _sqrt_of(self, vector):
-        bits = 32 if isinstance(vector.element, ir.FloatType) else 64
-        function_type = ir.FunctionType(vector, [vector])
-        name = f"llvm.sqrt.v{vector.count}f{bits}"
-        return cgutils.get_or_insert_function(self.builder.module, function_type, name)
+        return Vector(self.emit, self.emit.builder.call(self.emit.sqrt, [self.value]))

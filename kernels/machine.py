@@ -165,15 +165,20 @@ def nanoseconds(typingctx):
     return types.int64(), codegen
 
 
+def emit_prefetch(builder, address):
+    """Build what ``prefetch`` does."""
+    pointer = builder.inttoptr(address, ir.PointerType())
+    read, all_caches, data = 0, 3, 1
+    how = [ir.Constant(_I32, value) for value in (read, all_caches, data)]
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
+
+
 @intrinsic
 def prefetch(typingctx, address):
     """Ask for the cache line at ``address``, so that it is near by the time it is read."""
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], ir.PointerType())
-        read, all_caches, data = 0, 3, 1
-        how = [ir.Constant(_I32, value) for value in (read, all_caches, data)]
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
+        emit_prefetch(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen

@@ -221,11 +221,17 @@ def transpose(scratch, B, A, M, N):
 
 
 @leaf
+def address(buffer, i):
+    """Where ``buffer[i]`` is in memory."""
+    # ctypes.data is unsigned, and unsigned plus signed would be a float.
+    return np.intp(buffer.ctypes.data) + np.intp(i * buffer.itemsize)
+
+
+@leaf
 def matrix(buffer, start, row, column):
     """The matrix that begins at ``buffer[start]``."""
-    # ctypes.data is unsigned, and unsigned plus signed would be a float.
-    at = np.intp(buffer.ctypes.data) + np.intp(start * buffer.itemsize)
-    return Matrix(at, np.intp(row), np.intp(column))  # literals would compile the products anew
+    # Literals would compile the products anew.
+    return Matrix(address(buffer, start), np.intp(row), np.intp(column))
 
 
 @leaf

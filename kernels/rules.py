@@ -32,6 +32,7 @@ from numba.extending import intrinsic
 
 from .emit import Vector, emitted
 from .jit import leaf, shared
+from .matmul import address
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
 SOLVERS = {
@@ -160,7 +161,7 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
     # Where squares are infinite, 1/(p q) is 0, and so are both steps; but not 0 times infinity.
     constants = [ir.Constant(emit.real, float(x)) for x in (1.0, np.finfo(f"f{emit.size}").max)]
     *c, alpha, scale, one, most = (
-        Vector(builder, emit.splat(number)) for number in (*numbers, *constants)
+        Vector(emit, emit.splat(number)) for number in (*numbers, *constants)
     )
     c = Coefficients(*c)
 
@@ -168,7 +169,7 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
         places, pair = [builder.add(at, offset) for at in (w, g, m, v)], []
         for j in range(2):
             mask = None if count is None else emit.mask(j, count)
-            values = [Vector(builder, emit.load(at, j, mask)) for at in places]
+            values = [Vector(emit, emit.load(at, j, mask)) for at in places]
             pair.append((values[0], *_adaptive_step(c, alpha, scale, *values)))
         (w_1, m_1, v_1, a, p), (w_2, m_2, v_2, b, q) = pair
         inverse = one / (p * q)
@@ -189,8 +190,7 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
                     [[first.value, second.value]], at, emit.integer(0), emit.integer(1), count
                 )
         return [
-            (Vector(builder, total) + x * x).value
-            for total, x in zip(sums, (w_1, w_2), strict=True)
+            (Vector(emit, total) + x * x).value for total, x in zip(sums, (w_1, w_2), strict=True)
         ]
 
     size = emit.integer(2 * emit.lanes)
@@ -225,11 +225,6 @@ def _adaptive(typingctx, like, w, g, m, v, n, c, alpha, scale):
 
 
 @leaf
-def _address(array, i):
-    return np.intp(array.ctypes.data) + np.intp(i * array.itemsize)
-
-
-@leaf
 def update(rule, c, w, g, state, first, scale, is_bias):
     """Update the weights ``w`` from their gradient sums ``g``, both of ``theta[first:]``.
 
@@ -255,8 +250,8 @@ def update(rule, c, w, g, state, first, scale, is_bias):
     elif rule.code in (SGD, NESTEROV):
         squares = _momentum(w, g, state[0, first:stop], c, alpha, scale)
     else:
-        at_w, at_g, m, v = _address(w, 0), _address(g, 0), state[0], state[1]
-        at_m, at_v = _address(m, first), _address(v, first)
+        at_w, at_g, m, v = address(w, 0), address(g, 0), state[0], state[1]
+        at_m, at_v = address(m, first), address(v, first)
         squares = _adaptive(T(0), at_w, at_g, at_m, at_v, w.size, c, alpha, scale)
     return np.float64(squares)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from .jit import leaf, shared
 from .machine import apart, atomic_add, atomic_load, nanoseconds, pause, sleep, yield_core
+from .matmul import address
 from .rules import Rule
 
 ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
@@ -74,22 +75,17 @@ def new_sync():
     return apart(SYNC_SIZE, np.int64)
 
 
-@leaf
-def _at(sync, index):
-    return np.intp(sync.ctypes.data) + np.intp(index * 8)
-
-
 @shared
 def _wait(sync, index, value):
     """Wait until ``sync[index]`` is at least ``value``; False means: leave."""
     looks = 0
     microseconds = _SLEEP_MICROSECONDS
-    while atomic_load(_at(sync, index)) < value:
+    while atomic_load(address(sync, index)) < value:
         looks += 1
         if looks < _SPINS:
             pause()
         else:
-            if atomic_load(_at(sync, ABORT)) != 0:
+            if atomic_load(address(sync, ABORT)) != 0:
                 return False
             if looks < _SPINS + _YIELDS:
                 yield_core()
@@ -109,7 +105,7 @@ def meet(sync, n_threads):
     """
     if n_threads == 1:
         return True
-    ticket = atomic_add(_at(sync, ARRIVALS), 1)
+    ticket = atomic_add(address(sync, ARRIVALS), 1)
     return _wait(sync, ARRIVALS, (ticket // n_threads + 1) * n_threads)
 
 
@@ -119,7 +115,7 @@ def start_slice(team):
     orders = team.orders[0]
     orders.deadline = nanoseconds() + np.int64(1e9 * orders.seconds)
     team.sync[TIME_OVER] = 0
-    atomic_add(_at(team.sync, STARTED), 1)
+    atomic_add(address(team.sync, STARTED), 1)
 
 
 @leaf

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import emit_copy, emitted
-from .machine import REGISTERS, VECTOR_BYTES
+from .machine import REGISTERS, VECTOR_BYTES, emit_prefetch
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -60,7 +60,7 @@ def _emit_tiles(
         following = emit.element(at_c, builder.mul(c_row, emit.integer(MR)))
         if not masked and MR == TILE_ROWS:
             for row in emit.rows(following, c_row, MR):  # so far apart, they do not come unasked
-                emit.prefetch(row)
+                emit_prefetch(builder, row)
         sums = emit.choose(
             builder.icmp_signed("!=", add, emit.integer(0)),
             lambda: [emit.load(row, j, masks[j]) for row in rows for j in vectors],
@@ -131,7 +131,7 @@ def _emit_pack(emit, vectors, packed, B, b_row, K, columns):
         at_b, at_packed = values
         for j in range(vectors):
             emit.store(emit.load(at_b, j, masks[j]), at_packed, j)
-        emit.prefetch(builder.add(at_b, row))  # for the next part of B
+        emit_prefetch(builder, builder.add(at_b, row))  # for the next part of B
         return [emit.element(at_b, b_row), builder.add(at_packed, row)]
 
     emit.loop(K, [B, packed], body)

@@ -55,6 +55,26 @@ def test_update_of_any_length(code, is_bias, T):
 
 
 @each_dtype
+def test_adam_is_that_of_the_paper(T):
+    """Several updates, by the formula of Kingma and Ba with scikit-learn's epsilon."""
+    rng = np.random.default_rng(0)
+    rule = rules.Rule(rules.ADAM, 0.1, alpha=0.5, momentum=0.9, beta_2=0.99, epsilon=1e-8)
+    w = rng.standard_normal(7).astype(T)
+    state = np.zeros((2, 7), T)
+    wide, m, v = w[2:6].astype(float), 0.0, 0.0
+    for t in range(1, 4):
+        g = rng.standard_normal(7).astype(T)
+        squares = (w[2:6] ** 2).sum(dtype=T)
+        complete = (g[2:6].astype(float) + 0.5 * wide) / 3.0
+        m, v = 0.9 * m + 0.1 * complete, 0.99 * v + 0.01 * complete**2
+        wide = wide - 0.1 * np.sqrt(1 - 0.99**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+        found = update(rule, t, w[2:6], g[2:6], state, 2, 1 / 3.0, False)
+        assert found == pytest.approx(squares, rel=float(100 * np.finfo(T).eps))
+        for actual, wanted in ((w[2:6], wide), (state[0, 2:6], m), (state[1, 2:6], v)):
+            np.testing.assert_allclose(actual, wanted, rtol=100 * np.finfo(T).eps)
+
+
+@each_dtype
 def test_infinite_squares_stop_their_weight_and_spoil_no_other(T):
     n = 40
     rule, state = rule_of(rules.ADAM, alpha=0.0), np.zeros((2, n), T)
