@@ -18,8 +18,13 @@ they would keep the loops from being vectorised.
 import math
 from typing import NamedTuple
 
+from numba import types
+from numba.extending import intrinsic
+
 from . import elementary
+from .emit import emitted
 from .jit import leaf, shared
+from .matmul import address
 
 (
     IDENTITY,
@@ -97,12 +102,6 @@ def tanh(z):
 
 
 @leaf
-def relu(z):
-    # NaN passes, as in numpy.maximum.
-    return max(z, type(z)(0))
-
-
-@leaf
 def normal_gate(z):
     return z * elementary.normal(z)
 
@@ -128,6 +127,33 @@ def _in_place(f):
             a[i] = f(a[i])
 
     return over
+
+
+def _emit_relu(emit, a, n):
+    """a <- max(a, 0); NaN passes, as in numpy.maximum."""
+    builder, lanes = emit.builder, emit.integer(emit.lanes)
+
+    def one_vector(values):
+        emit.store(emit.positive(emit.load(values[0], 0)), values[0])
+        return [emit.element(values[0], lanes)]
+
+    (at,) = emit.loop(builder.sdiv(n, lanes), [a], one_vector)
+    left = builder.srem(n, lanes)
+    rest = emit.positive(emit.load(at, 0, emit.mask(0, left)))
+    emit.store_part([[rest]], at, emit.integer(0), emit.integer(1), left)
+
+
+_codegen_relu = emitted("relu", _emit_relu, 2)
+
+
+@intrinsic
+def _relu_of(typingctx, like, a, n):
+    return types.void(like, types.intp, types.intp), _codegen_relu
+
+
+@leaf
+def _relu(a):
+    _relu_of(a.dtype.type(0), address(a, 0), a.size)
 
 
 @leaf
@@ -200,7 +226,7 @@ def _normal_gate_slope(d, z):
         d[i] *= elementary.normal(z[i]) + z[i] * bell
 
 
-_logistic, _tanh, _relu, _exp, _softplus = map(_in_place, (logistic, tanh, relu, exp, softplus))
+_logistic, _tanh, _exp, _softplus = map(_in_place, (logistic, tanh, exp, softplus))
 _normal_gate = _in_place(normal_gate)
 
 

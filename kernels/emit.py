@@ -142,6 +142,18 @@ class Emitter:
         align = ir.Constant(_I32, self.size)
         self.builder.call(function, [value, self.builder.inttoptr(address, pointer), align, bits])
 
+    def positive(self, value):
+        """The larger of each element and 0, or NaN."""
+        builder = self.builder
+        if AVX:
+            # Of a comparison and a choice LLVM would make a masked store.
+            function = self._function(
+                f"llvm.x86.avx.max.p{'s' if self.size == 4 else 'd'}.256",
+                ir.FunctionType(self.vector, [self.vector] * 2),
+            )
+            return builder.call(function, [self.zero, value])  # the second, if one is NaN
+        return builder.select(builder.fcmp_ordered("<", value, self.zero), self.zero, value)
+
     def scalar(self, address):
         """A pointer to the number at ``address``."""
         return self.builder.inttoptr(address, self.real.as_pointer())

@@ -1,5 +1,5 @@
 """Error of exp, log, tanh, logistic and normal in units in the last place, and that loops over them
-are vectorised."""
+are vectorised; ReLU, which is written in vectors."""
 
 import decimal
 import math
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fastnn.kernels import elementary
+from fastnn._backpropagation import _from_python as callable_from_python
+from fastnn.kernels import activations, elementary
 from fastnn.kernels.jit import FLAGS
 
 BOUNDS = {"exp": 2, "log": 2, "tanh": 4, "logistic": 4, "normal": 10}  # of elementary's docstring
@@ -295,3 +296,16 @@ def test_loops_are_vectorised(name, T):
     assert T is np.float64 or "x i64>" not in "".join(bodies)  # half as many lanes
     called = set(re.findall(r"call .*?@([\w.]+)\(", ir))
     assert not {c for c in called if re.search(r"(exp|log|tanh|pow)", c)}, called
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+def test_relu_of_any_length_keeps_nan(T):
+    activate = callable_from_python(activations.activate)
+    constants = np.zeros(activations.N_CONSTANTS)
+    values = np.array([5, -2, -0.0, 3, np.nan, -np.inf, np.inf, -5, -1e-30], T)
+    for n in range(70):
+        a = np.full(n + 2, -7, T)
+        a[1:-1] = expected = np.resize(values, n)
+        activate(activations.ACTIVATIONS["relu"].code, constants, a[1:-1], 1)
+        np.testing.assert_array_equal(a[1:-1], np.maximum(expected, 0))
+        assert a[0] == a[-1] == -7
