@@ -67,7 +67,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
         Warnings, for when the fit has succeeded.
     """
     batch_size = _batch_size(settings.batch_size, len(rows))
-    order = np.arange(len(rows))
+    order = rows.copy()
     history, optimizer, progress = monitor.history, monitor.optimizer, monitor.progress
     theta, warnings = progress.theta, []
     if settings.weight_average is not None and progress.average is None:
@@ -89,7 +89,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
                 tasks.begin()
                 begun = time.perf_counter()
                 optimizer.begin_epoch(settings)
-                loss = trainer.run_epoch(rows[order], optimizer.rule(settings))
+                loss = trainer.run_epoch(order, optimizer.rule(settings))
                 optimizer.t = trainer.updates
                 monitor.note(loss, len(rows))
                 if progress.average is not None:

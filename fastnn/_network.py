@@ -163,7 +163,7 @@ def predict(net, theta, data, rows, n_threads=None):
         if n_threads == 1:
             kernel(*arguments, 0)
             continue
-        with Helpers(n_threads, kernel, *arguments, sync=new_sync()) as helpers:
+        with Helpers(n_threads, kernel, *arguments, sync=new_sync(n_threads)) as helpers:
             helpers.start()
             kernel(*arguments, 0)
         helpers.check()

@@ -47,7 +47,7 @@ class Trainer:
         self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
-        team = new_team(batch_size)
+        team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (

@@ -43,6 +43,10 @@ MICRO_BATCH = 1024
 # network and the size of its mini-batches, never on the threads, and so do the results.
 PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
 
+# Shards cost more or less, and cores are more or less busy: a thread that is done takes chunks from
+# the shards of the next threads, so many with its own. Each look at one costs a round trip.
+MOST_TAKERS = 4
+
 # A part of theta: rows first_row..last_row of [b; W] of a layer; where it begins there, where its
 # weights begin, after its biases if it has any, and where it ends.
 CHUNK = np.dtype(
@@ -104,11 +108,13 @@ def n_parts(units, batch_size):
 
 def chunks_of(units):
     """The chunks of all layers, ``(n_chunks,)`` CHUNK."""
+    # Whole tiles, worth a call, and enough chunks to share out; of small networks half of that.
+    share = 2 if starts_of(units)[-1] <= MOST_PARAMS else 1
+    least, whole = 2048 // share, TILE_ROWS // share
     chunks, start = [], 0
     for k, (n_in, n_out) in enumerate(itertools.pairwise(int(size) for size in units)):
-        # Whole tiles, worth a call, and enough chunks to share out.
-        rows = max(-(-2048 // n_out), min(64, -(-n_in // 8)))
-        rows = -(-rows // TILE_ROWS) * TILE_ROWS
+        rows = max(-(-least // n_out), min(64, -(-n_in // 8)))
+        rows = -(-rows // whole) * whole
         for first in range(0, n_in + 1, rows):
             last = min(n_in + 1, first + rows)
             stop = start + (last - first) * n_out
@@ -157,6 +163,12 @@ def program_of(rule):
 def bounds_of(plan, kind, n_threads):
     """Where the tasks of each thread begin: those BY_ROWS, or those BY_CHUNKS."""
     return plan.bounds[0 if n_threads == 1 else 1, kind]
+
+
+@leaf
+def takers_of(plan, n_threads):
+    """How many threads take from the shard of each: one where there is little to share out."""
+    return min(n_threads, MOST_TAKERS) if plan.chunks.size >= 4 * n_threads else 1
 
 
 @leaf

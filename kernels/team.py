@@ -8,6 +8,7 @@ slice is to do stands in ``orders``. Threads talk in one place only, the int64 v
 ``STARTED``     slices of an epoch begun so far; helpers wait for the next
 ``ABORT``       set by Python when a thread failed or is done: every wait ends, with False
 ``TIME_OVER``   set by thread 0 before a barrier: behind it, all threads end the slice
+``TAKEN``       and every 16th from there on: chunks taken from the shard of thread 0, 1, ...
 ==============  ==============================================================================
 
 Waiting spins for a few microseconds, the usual length of a wait; then it gives the core away with
@@ -26,11 +27,11 @@ from .machine import apart, atomic_add, atomic_load, nanoseconds, pause, sleep, 
 from .matmul import address
 from .rules import Rule
 
-ARRIVALS, STARTED, ABORT, TIME_OVER = 0, 16, 32, 33  # on different pairs of cache lines
-SYNC_SIZE = 48
+# On different pairs of cache lines, but for the two that hardly change.
+ARRIVALS, STARTED, ABORT, TIME_OVER, TAKEN, _APART = 0, 16, 32, 33, 48, 16
 
 _SPINS = 500
-_YIELDS = 1000
+_YIELDS = 4000
 _SLEEP_MICROSECONDS, _LONGEST_SLEEP = 50, 1000
 
 
@@ -60,19 +61,19 @@ class Team(NamedTuple):
     """What the threads of one fit share with Python."""
 
     orders: np.ndarray  # (1,) ORDERS
-    sync: np.ndarray  # (SYNC_SIZE,) int64
+    sync: np.ndarray  # int64
 
 
-def new_team(batch_size):
+def new_team(batch_size, n_threads):
     """A ``Team`` for mini-batches of so many examples, before its first slice."""
-    team = Team(apart(1, ORDERS), new_sync())
+    team = Team(apart(1, ORDERS), new_sync(n_threads))
     team.orders["batch_size"] = batch_size
     return team
 
 
-def new_sync():
+def new_sync(n_threads):
     """A vector for threads to meet by."""
-    return apart(SYNC_SIZE, np.int64)
+    return apart(TAKEN + n_threads * _APART, np.int64)
 
 
 @shared
@@ -107,6 +108,19 @@ def meet(sync, n_threads):
         return True
     ticket = atomic_add(address(sync, ARRIVALS), 1)
     return _wait(sync, ARRIVALS, (ticket // n_threads + 1) * n_threads)
+
+
+@leaf
+def next_chunk(sync, task, k, owner, n_takers):
+    """The chunk of a task to go on with after chunk ``k``, -1 at first; not below its last: none.
+
+    Where the task belongs to the thread ``owner`` and ``n_takers`` threads take from it, each is
+    told once in every stage that there is none, so that the count starts anew behind the barrier.
+    """
+    if n_takers == 1:
+        return task.first_chunk if k < 0 else k + 1
+    ticket = atomic_add(address(sync, TAKEN + owner * _APART), 1)
+    return task.first_chunk + ticket % (task.last_chunk - task.first_chunk + n_takers)
 
 
 @leaf

@@ -25,9 +25,27 @@ from .network import (
     transpose_chunk,
     update_chunk,
 )
-from .plan import BY_CHUNKS, BY_ROWS, Work, bounds_of, examples_of, plan_for, program_of, work_for
+from .plan import (
+    BY_CHUNKS,
+    BY_ROWS,
+    Work,
+    bounds_of,
+    examples_of,
+    plan_for,
+    program_of,
+    takers_of,
+    work_for,
+)
 from .rules import coefficients
-from .team import TIME_OVER, end_slice_in_time, meet, new_team, start_slice, wait_for_slice
+from .team import (
+    TIME_OVER,
+    end_slice_in_time,
+    meet,
+    new_team,
+    next_chunk,
+    start_slice,
+    wait_for_slice,
+)
 
 
 class MicroBatch(NamedTuple):
@@ -98,8 +116,13 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
         if stage.clip and batch.ends:
             scale = clipped(scale, work.norms, orders.clip_norm)
         mine = bounds_of(plan, stage.tasks, n_threads)
-        for task_number in range(mine[thread], mine[thread + 1]):
-            task = plan.tasks[task_number]
+        n_tasks, takers = mine[thread + 1] - mine[thread], 1
+        if stage.tasks == BY_CHUNKS:
+            # Its own chunks, and then what the next threads have not begun of theirs.
+            n_tasks = takers = takers_of(plan, n_threads)
+        for i in range(n_tasks):
+            of_task = (mine[thread] - mine[0] + i) % (mine[n_threads] - mine[0])
+            task = plan.tasks[mine[0] + of_task]
             i0, i1 = examples_of(task, batch.size)
             part = Part(batch.rows, batch.first, i0, i1, batch.t, thread)
             # A small micro-batch may have fewer rows than would do for all tasks.
@@ -107,12 +130,13 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
-            for k in range(task.first_chunk, task.last_chunk):
+            before, k = -2, next_chunk(team.sync, task, -1, of_task, takers)
+            while k < task.last_chunk:
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
                 g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
                 if stage.gradient:
-                    restart = k == task.first_chunk
+                    restart = k != before + 1
                     accumulate_gradient(net, data, work, part, chunk, g, batch.begins, restart)
                 if batch.ends:
                     if stage.add_parts:
@@ -122,6 +146,7 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                     if stage.update:
                         squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
                         work.squares[k] = squares
+                before, k = k, next_chunk(team.sync, task, k, of_task, takers)
         # A slice may end early behind the last barrier only, where all threads look.
         if stage.last and thread == 0 and n_threads > 1:
             end_slice_in_time(team)
@@ -297,7 +322,7 @@ def _sample_train(dtype):
         np.zeros(1, np.int64),
         plan_for([1, 1], 1, 1),
         work_for([1, 1], dtype, 1, 1, sparse=False),
-        new_team(1),
+        new_team(1, 1),
         0,
     )
 

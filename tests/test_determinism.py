@@ -57,6 +57,20 @@ def test_any_number_of_threads_gives_the_same_bits(name, container, dtype, n_thr
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.01}], ids=str)
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_threads_that_take_chunks_of_others_give_the_same_bits(container, settings, monkeypatch):
+    """Of five threads on fewer cores, some are late, and others take over what is theirs."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    results = []
+    for n_threads in (1, 2, 5):
+        monkeypatch.setattr("fastnn._pace.Pace.next_slice", lambda self, n=n_threads: (n, 10**6))
+        model = MLPClassifier((300, 200), max_iter=3, random_state=0, n_threads=n_threads)
+        model.set_params(**settings).fit(container(X), Y, sample_weight=WEIGHT)
+        results.append((bits(model), model.loss_))
+    assert results[0] == results[1] == results[2]
+
+
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"clip_norm": 0.01}], ids=str)
 @pytest.mark.parametrize("batch_size", [1025, 2500, "full"])
 def test_slices_that_end_inside_a_mini_batch_give_the_same_bits(settings, batch_size, monkeypatch):

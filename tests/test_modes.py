@@ -101,7 +101,7 @@ def test_all_modules_can_be_imported_without_jit(run_python):
 
 
 def test_small_kernels_work_without_jit(run_python):
-    """The tests below, as Python. elementary, matmul, ReLU and Adam are LLVM code and have no such form."""
+    """The tests below, as Python. What is written as LLVM code, like matmul, has no such form."""
     result = run_python(*PYTEST, __file__, "-m", "", "-k", "small_kernel_", NUMBA_DISABLE_JIT="1")
     assert " passed" in result.stdout
 

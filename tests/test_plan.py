@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from numba import njit
 
+from fastnn.kernels.jit import FLAGS
 from fastnn.kernels.layout import starts_of
 from fastnn.kernels.plan import (
     BY_CHUNKS,
@@ -15,7 +17,9 @@ from fastnn.kernels.plan import (
     examples_of,
     n_parts,
     plan_for,
+    takers_of,
 )
+from fastnn.kernels.team import new_sync, next_chunk
 
 SMALL, LARGE = [7, 20, 3], [64, 300, 100, 1]
 each_net = pytest.mark.parametrize("units", [[1, 1], SMALL, LARGE, [3000, 2]])
@@ -58,6 +62,36 @@ def test_each_example_and_each_chunk_is_in_one_task(units, n_threads, alone, siz
         chunks += range(task.first_chunk, task.last_chunk)
     assert examples == list(range(size))
     assert chunks == list(range(len(plan.chunks)))
+
+
+@njit(**FLAGS)
+def take(sync, tasks, number, k, owner, n_takers):
+    return next_chunk(sync, tasks[number], k, owner, n_takers)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 4, 7])
+def test_threads_take_each_chunk_once_whoever_is_late(n_threads):
+    plan, rng = plan_for([300, 600, 600, 600, 10], 200, n_threads), np.random.default_rng(0)
+    takers, sync = takers_of.py_func(plan, n_threads), new_sync(n_threads)
+    assert takers == min(n_threads, 4)
+    first = bounds_of.py_func(plan, BY_CHUNKS, n_threads)[0]
+    for _ in range(5):  # stages, one after the other
+        taken, visits = [], dict.fromkeys(range(n_threads), 0)
+        while visits:
+            thread = rng.choice(list(visits))
+            owner = (thread + visits[thread]) % n_threads
+            k = take(sync, plan.tasks, first + owner, 0, owner, takers)
+            if k < plan.tasks["last_chunk"][first + owner]:
+                taken.append(k)
+            else:
+                visits[thread] += 1
+                if visits[thread] == takers:
+                    del visits[thread]
+        assert sorted(taken) == list(range(len(plan.chunks)))
+
+
+def test_little_is_not_shared_out_anew():
+    assert takers_of.py_func(plan_for(SMALL, 200, 2), 2) == 1
 
 
 @each_team
