@@ -34,6 +34,13 @@ from ._validation import Validation, a_part, given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 
 
+@functools.cache
+def _defaults(estimator):
+    """The parameters of a constructor and their defaults."""
+    parameters = inspect.signature(estimator).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
@@ -367,9 +374,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     @classmethod
     def _own_parameters(cls):
         """The parameters of fastnn's constructor and their defaults, whatever a subclass takes."""
-        own = next(c for c in cls.__mro__ if c.__module__.startswith("fastnn."))
-        parameters = inspect.signature(own).parameters
-        return {name: parameter.default for name, parameter in parameters.items()}
+        return _defaults(next(c for c in cls.__mro__ if c.__module__.startswith("fastnn.")))
 
     @property
     def Theta_(self):

@@ -213,7 +213,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         target_type = checked_labels(y)
         is_new = not (goes_on and hasattr(self, "classes_"))
         if is_new:
-            self.classes_ = unique_labels(y)
+            self.classes_ = unique_labels(y)  # so that none of y's can be unknown
         if is_new or not hasattr(self, "_target_type"):  # the first of several partial_fit
             self._target_type = target_type
             # Predictions of labels are sparse where those of the first y were.
@@ -222,7 +222,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         else:
             targets = self._targets(settings, self.n_outputs_)
             targets.check_kind(y, "y", "what the network was fitted to")
-        self._check_classes(y, targets.unknown(y), settings.warm_start and not incremental)
+        if not is_new:
+            self._check_classes(y, targets.unknown(y), settings.warm_start and not incremental)
         targets.decision_rule()
         return targets
 
