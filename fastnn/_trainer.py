@@ -19,6 +19,16 @@ def fields_of(records):
     return {name: records[name] for name in records.dtype.names}
 
 
+def _most_entries(data, batch_size):
+    """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
+    if data.row_starts.size == 0:
+        return None
+    lengths, size = np.diff(data.row_starts), min(batch_size, MICRO_BATCH)
+    if size < lengths.size:
+        lengths = np.partition(lengths, -size)[-size:]
+    return int(lengths.sum())
+
+
 class Trainer:
     """One network, its training data and scratch: runs epochs, or loss and gradient at once.
 
@@ -61,7 +71,7 @@ class Trainer:
                 theta.dtype,
                 batch_size,
                 most_threads,
-                sparse=data.row_starts.size > 0,
+                n_entries=_most_entries(data, batch_size),
                 saving=bool(net.layers["saves"].any()),
             ),
             team,
@@ -84,7 +94,8 @@ class Trainer:
         self._orders["updates"][0] = value
 
     def run_epoch(self, rows, rule):
-        """Go through the examples ``rows`` once; returns the mean loss before each update."""
+        """Go through the examples ``rows``, each at most once; returns the mean loss before each
+        update."""
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
         for name, value in zip(rule._fields, rule, strict=True):

@@ -1,13 +1,26 @@
 """The first layer, whose inputs are what users give: dense rows or CSR.
 
-Dense examples are copied to the input units of the scratch. CSR rows are read where they are,
-forward and for the gradient. Both are standardised as they are read: no second X is made.
+Dense examples are copied to the input units of the scratch. Of CSR rows, the entries alone are
+read: where they are on the way forward, and for the gradient sorted by column, by each thread those
+of its own columns. Both are one sum, of rows of W and of rows of delta::
+
+    z_i = b + sum of x_if W_f  over the entries of example i
+    g_f =     sum of x_if d_i  over the entries of feature f, example by example
+
+All is standardised as it is read: no second X is made.
 """
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
+from .emit import emitted
 from .jit import leaf, shared
 from .machine import CACHE_LINE, prefetch
+from .matmul import address
+
+_I32 = ir.IntType(32)
 
 
 @leaf
@@ -48,60 +61,183 @@ def scaled(data, e):
     return x / data.scales[data.columns[e]] if data.scales.size > 0 else x
 
 
+def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales, count, n):
+    """out <- first + the sum of values[e] times row indices[e], over ``count`` entries e.
+
+    Each row has n numbers, of which as many as registers take are summed in one go. ``first``: 0
+    for none. ``scales``: what a value is divided by, by its index; 0 for none.
+    """
+    builder, none = emit.builder, emit.integer(0)
+    begins = builder.icmp_signed("!=", first, none)
+    divides = builder.icmp_signed("!=", scales, none)
+    row_bytes = builder.mul(stride, emit.integer(emit.size))
+
+    def number(at):
+        value = builder.load(emit.scalar(at))
+        value.align = emit.size
+        return value
+
+    def columns(vectors, masked, following):
+        """The sums of so many vectors of columns."""
+        offset, left = following
+        masks = [emit.mask(j, left) if masked else None for j in range(vectors)]
+        at_first, at_rows, at_out = (builder.add(at, offset) for at in (first, rows, out))
+
+        def entry(following):
+            at_index, at_value, *sums = following
+            index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
+            index = builder.sext(index, offset.type)
+            x = number(at_value)
+            [x] = emit.choose(
+                divides, lambda: [builder.fdiv(x, number(emit.element(scales, index)))], [x]
+            )
+            row = builder.add(at_rows, builder.mul(index, row_bytes))
+            b = [emit.load(row, j, masks[j]) for j in range(vectors)]
+            sums = emit.accumulate(sums, [emit.splat(x)], b)
+            step, size = emit.integer(4), emit.integer(emit.size)
+            return [builder.add(at_index, step), builder.add(at_value, size), *sums]
+
+        sums = emit.choose(
+            begins,
+            lambda: [emit.load(at_first, j, masks[j]) for j in range(vectors)],
+            [emit.zero] * vectors,
+        )
+        _, _, *sums = emit.loop(count, [indices, values, *sums], entry)
+        if masked:
+            emit.store_part([sums], at_out, none, emit.integer(1), left)
+        else:
+            for j, value in enumerate(sums):
+                emit.store(value, at_out, j)
+        done = vectors * emit.lanes
+        return [
+            builder.add(offset, emit.integer(done * emit.size)),
+            builder.sub(left, emit.integer(done)),
+        ]
+
+    following = [none, n]
+    for vectors, masked in ((8, False), (4, False), (2, True)):
+        width = vectors * emit.lanes
+        whole = builder.add(following[1], emit.integer(width - 1 if masked else 0))
+        times = builder.sdiv(whole, emit.integer(width))
+        following = emit.loop(times, following, lambda f, v=vectors, m=masked: columns(v, m, f))
+
+
+_codegen_weighted_rows = emitted("weighted_rows", _emit_weighted_rows, 9)
+
+
+@intrinsic
+def weighted_rows(typingctx, like, out, first, rows, stride, indices, values, scales, count, n):
+    return types.void(like, *[types.intp] * 9), _codegen_weighted_rows
+
+
 @shared
 def sparse_affine(net, theta, data, work, part):
     """z <- b + x W of the first layer for CSR rows."""
     n_out, place = net.layers[0].n_out, work.places[1]
+    scales = address(data.scales, 0) if data.scales.size > 0 else 0
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
+        begin, end = data.row_starts[row], data.row_starts[row + 1]
         # Only rows of hidden units begin with a 1: count from the end of the row.
-        start = place.a + (i + 1) * place.width - n_out
-        z = work.a[start : start + n_out]
-        for j in range(n_out):
-            z[j] = theta[j]
-        for e in range(data.row_starts[row], data.row_starts[row + 1]):
-            x = scaled(data, e)
-            start = (np.int64(data.columns[e]) + 1) * n_out
-            w = theta[start : start + n_out]
-            for j in range(n_out):
-                z[j] += x * w[j]
+        weighted_rows(
+            theta.dtype.type(0),
+            address(work.a, place.a + (i + 1) * place.width - n_out),
+            address(theta, 0),
+            address(theta, n_out),
+            n_out,
+            address(data.columns, begin),
+            address(data.values, begin),
+            scales,
+            end - begin,
+            n_out,
+        )
+
+
+@leaf
+def first_entry(data, row, column):
+    """The first entry of a CSR row that is in ``column`` or behind it."""
+    low, high = data.row_starts[row], data.row_starts[row + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if data.columns[middle] < column:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @shared
-def sparse_gradient(net, g, data, work, part, chunk, restart):
-    """g <- g + x^T delta for a chunk of the first layer, example by example.
+def sort_entries(data, work, part, chunks):
+    """Sort a part's entries in the columns of ``chunks`` by column, examples in their order.
 
-    Chunks of one thread follow each other: so do the columns of a CSR row that fall into them, and
-    ``work.cursors`` keeps how far each row has been read. ``restart``: search for it.
+    They lie in ``work.examples`` and ``work.values`` of the thread, those of a column up to its
+    place in ``work.ends``.
+    """
+    first, last = chunks[0], chunks[chunks.size - 1]
+    if first.layer > 0:
+        return
+    # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
+    f0, f1 = max(0, first.first_row - 1), work.ends.shape[1]
+    if last.layer == 0:
+        f1 = last.last_row - 1
+    ends = work.ends[part.thread]
+    examples, values = work.examples[part.thread], work.values[part.thread]
+    for f in range(f0, f1):
+        ends[f] = 0
+    for i in range(part.i0, part.i1):
+        row = part.rows[part.first + i]
+        e, stop = first_entry(data, row, f0), data.row_starts[row + 1]
+        while e < stop and data.columns[e] < f1:
+            ends[data.columns[e]] += 1
+            e += 1
+    total = 0
+    for f in range(f0, f1):
+        count = ends[f]
+        ends[f] = total
+        total += count
+    for i in range(part.i0, part.i1):
+        row = part.rows[part.first + i]
+        e, stop = first_entry(data, row, f0), data.row_starts[row + 1]
+        while e < stop and data.columns[e] < f1:
+            at = ends[data.columns[e]]
+            ends[data.columns[e]] = at + 1
+            examples[at], values[at] = i, scaled(data, e)
+            e += 1
+
+
+@shared
+def sparse_gradient(net, g, work, part, chunk, fresh, restart):
+    """g <- (g +) x^T delta for a chunk of the first layer, by the entries that are sorted.
+
+    ``restart``: the chunk is the first of those they were sorted for.
     """
     n_out, place = net.layers[0].n_out, work.places[1]
-    first_row = chunk.first_row
-    # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
-    f0, f1 = max(0, first_row - 1), chunk.last_row - 1
-    for i in range(part.i0, part.i1):
-        start = place.d + (i + 1) * place.width - n_out
-        d = work.d[start : start + n_out]
-        if first_row == 0:
+    first_row, at_d = chunk.first_row, place.d + place.width - n_out
+    if fresh:
+        for j in range(g.size):
+            g[j] = 0
+    if first_row == 0:
+        for i in range(part.i0, part.i1):
+            start = at_d + i * place.width
+            d = work.d[start : start + n_out]
             for j in range(n_out):
                 g[j] += d[j]
-        row = part.rows[part.first + i]
-        stop = data.row_starts[row + 1]
-        if restart:
-            # Binary search for the first column of the chunk.
-            low, high = data.row_starts[row], stop
-            while low < high:
-                middle = (low + high) // 2
-                if data.columns[middle] < f0:
-                    low = middle + 1
-                else:
-                    high = middle
-        else:
-            low = work.cursors[part.thread, i]
-        while low < stop and data.columns[low] < f1:
-            x = scaled(data, low)
-            start = (np.int64(data.columns[low]) + 1 - first_row) * n_out
-            g_row = g[start : start + n_out]
-            for j in range(n_out):
-                g_row[j] += x * d[j]
-            low += 1
-        work.cursors[part.thread, i] = low
+    f0, ends = max(0, first_row - 1), work.ends[part.thread]
+    begin = 0 if restart else ends[f0 - 1]
+    for f in range(f0, chunk.last_row - 1):
+        end = ends[f]
+        if end > begin:
+            at_g = address(g, (f + 1 - first_row) * n_out)
+            weighted_rows(
+                g.dtype.type(0),
+                at_g,
+                0 if fresh else at_g,
+                address(work.d, at_d),
+                place.width,
+                address(work.examples, part.thread * work.examples.shape[1] + begin),
+                address(work.values, part.thread * work.values.shape[1] + begin),
+                0,
+                end - begin,
+                n_out,
+            )
+            begin = end

@@ -169,10 +169,7 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart):
     """
     k, n_out = chunk.layer, net.layers[chunk.layer].n_out
     if k == 0 and is_sparse(data):
-        if fresh:
-            for i in range(g.size):
-                g[i] = 0
-        sparse_gradient(net, g, data, work, part, chunk, restart)
+        sparse_gradient(net, g, work, part, chunk, fresh, restart)
         return
     scratch = scratch_of(work.packed, part.thread)
     add = OVERWRITE if fresh else ADD

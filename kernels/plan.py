@@ -187,15 +187,22 @@ class Work(NamedTuple):
     places: np.ndarray  # (n_layers + 1,) PLACE, the input units first
     capacity: int  # rows of a micro-batch
     row_loss: np.ndarray  # (capacity,) loss of each example
-    cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
+    # The entries of CSR rows by column, of each thread those in its columns; see inputs.
+    ends: np.ndarray  # (n_threads, n_features) int64: where those of a column end
+    examples: np.ndarray  # (n_threads, n_entries) int32: whose they are
+    values: np.ndarray  # (n_threads, n_entries)
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
     parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
-def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
-    """Allocate the scratch that training takes."""
+def work_for(units, dtype, batch_size, n_threads, n_entries=None, saving=False):
+    """Allocate the scratch that training takes.
+
+    ``n_entries``: of CSR rows, the most in a micro-batch; None: X is dense.
+    """
+    sparse = n_entries is not None
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, MICRO_BATCH)
     chunks = chunks_of(units)
@@ -210,7 +217,10 @@ def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
         saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
         row_loss=apart(capacity, dtype),
-        cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
+        # Not zeros: a thread's share of the memory is what it writes to.
+        ends=np.empty((n_threads, units[0] if sparse else 0), np.int64),
+        examples=np.empty((n_threads, n_entries or 0), np.int32),
+        values=np.empty((n_threads, n_entries or 0), dtype),
         squares=apart(len(chunks), np.float64),
         norms=apart(len(chunks), np.float64),
         parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
@@ -245,7 +255,9 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         places=np.array(places, PLACE),
         capacity=capacity,
         row_loss=none,
-        cursors=np.empty((0, 0), np.int64),
+        ends=np.empty((0, 0), np.int64),
+        examples=np.empty((0, 0), np.int32),
+        values=np.empty((0, 0), dtype),
         squares=np.empty(0),
         norms=np.empty(0),
         parts=np.empty((0, 0), dtype),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Entry
+from .inputs import is_sparse, sort_entries
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
@@ -107,6 +108,9 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
+            if stage.gradient and is_sparse(data) and task.first_chunk < task.last_chunk:
+                chunks = plan.chunks[task.first_chunk : task.last_chunk]
+                sort_entries(data, work, part, chunks)
             for k in range(task.first_chunk, task.last_chunk):
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
@@ -245,7 +249,9 @@ def _predict(
         places=places,
         capacity=capacity,
         row_loss=unused,
-        cursors=unused_2d,
+        ends=unused_2d,
+        examples=unused_2d,
+        values=unused_2d,
         squares=unused,
         norms=unused,
         parts=unused_2d,
@@ -296,7 +302,7 @@ def _sample_train(dtype):
         empty_data(dtype),
         np.zeros(1, np.int64),
         plan_for([1, 1], 1, 1),
-        work_for([1, 1], dtype, 1, 1, sparse=False),
+        work_for([1, 1], dtype, 1, 1),
         new_team(1),
         0,
     )
@@ -305,7 +311,7 @@ def _sample_train(dtype):
 def _sample_predict(dtype):
     vector = np.zeros(2, dtype)
     return (
-        *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1, sparse=False)),
+        *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1)),
         vector,
         vector,
         readonly(np.zeros(1, np.int64)),
