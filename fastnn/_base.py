@@ -10,6 +10,7 @@ from numbers import Real
 from types import SimpleNamespace
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
@@ -151,6 +152,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
+        if settings.lazy_update and not sp.issparse(X):
+            raise ValueError(
+                "lazy_update=True is for sparse X, but X is dense: every mini-batch has all of its "
+                "features. Set lazy_update=False, or give X as a sparse matrix."
+            )
         targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
         target = targets.encode(y)
         sample_weight = checked_weight(sample_weight, X)
@@ -284,6 +290,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         if alone or (X_val is None) != (y_val is None):
             raise ValueError(
                 "X_val and y_val must be given together, and sample_weight_val only with them."
+            )
+        if self.lazy_update and self.solver == "lbfgs":
+            raise ValueError(
+                "lazy_update=True is for mini-batches, but solver='lbfgs' takes all examples at "
+                "once: use a stochastic solver, or lazy_update=False."
             )
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")

@@ -65,7 +65,7 @@ class Trainer:
             Params(theta, np.zeros_like(theta), self._gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads),
+            plan_for(net.units, batch_size, most_threads, data.continued),
             work_for(
                 net.units,
                 theta.dtype,
@@ -73,6 +73,7 @@ class Trainer:
                 most_threads,
                 n_entries=_most_entries(data, batch_size),
                 saving=bool(net.layers["saves"].any()),
+                continued=data.continued,
             ),
             team,
         )

@@ -8,6 +8,12 @@ of its own columns. Both are one sum, of rows of W and of rows of delta::
     g_f =     sum of x_if d_i  over the entries of feature f, example by example
 
 All is standardised as it is read: no second X is made.
+
+A number in bins is such a row, too. With the values of a piecewise linear function at its knots as
+weights, it has two entries: 1 - f at the knot below, f at the one above. With the differences
+between knots as weights, the code of a number is 1, ..., 1, f, 0, ..., and its product with W the
+same two entries times *sums* of rows. These are kept in theta_t, and made anew by each update; the
+gradient by the sums becomes that by the rows once in a mini-batch: ``data.continued``.
 """
 
 import numpy as np
@@ -17,10 +23,13 @@ from numba.extending import intrinsic
 
 from .emit import emitted
 from .jit import leaf, shared
-from .machine import CACHE_LINE, prefetch
+from .machine import CACHE_LINE, VECTOR_BYTES, emit_prefetch, prefetch
 from .matmul import address
 
 _I32 = ir.IntType(32)
+
+# Rows of W are prefetched so many entries before they are added.
+AHEAD = 8
 
 
 @leaf
@@ -68,6 +77,9 @@ def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales,
     for none. ``scales``: what a value is divided by, by its index; 0 for none.
     """
     builder, none = emit.builder, emit.integer(0)
+    index_bytes = 4
+    last = builder.add(indices, builder.mul(count, emit.integer(index_bytes)))
+    last = builder.sub(last, emit.integer(index_bytes))
     begins = builder.icmp_signed("!=", first, none)
     divides = builder.icmp_signed("!=", scales, none)
     row_bytes = builder.mul(stride, emit.integer(emit.size))
@@ -83,18 +95,26 @@ def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales,
         masks = [emit.mask(j, left) if masked else None for j in range(vectors)]
         at_first, at_rows, at_out = (builder.add(at, offset) for at in (first, rows, out))
 
-        def entry(following):
-            at_index, at_value, *sums = following
+        def row_of(at_index):
             index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
             index = builder.sext(index, offset.type)
+            return index, builder.add(at_rows, builder.mul(index, row_bytes))
+
+        def entry(following):
+            at_index, at_value, *sums = following
+            index, row = row_of(at_index)
+            ahead = builder.add(at_index, emit.integer(AHEAD * index_bytes))
+            inside = builder.icmp_signed("<", ahead, last)
+            _, far = row_of(builder.select(inside, ahead, last))
+            for j in range(vectors):
+                emit_prefetch(builder, builder.add(far, emit.integer(j * VECTOR_BYTES)))
             x = number(at_value)
             [x] = emit.choose(
                 divides, lambda: [builder.fdiv(x, number(emit.element(scales, index)))], [x]
             )
-            row = builder.add(at_rows, builder.mul(index, row_bytes))
             b = [emit.load(row, j, masks[j]) for j in range(vectors)]
             sums = emit.accumulate(sums, [emit.splat(x)], b)
-            step, size = emit.integer(4), emit.integer(emit.size)
+            step, size = emit.integer(index_bytes), emit.integer(emit.size)
             return [builder.add(at_index, step), builder.add(at_value, size), *sums]
 
         sums = emit.choose(
@@ -131,9 +151,10 @@ def weighted_rows(typingctx, like, out, first, rows, stride, indices, values, sc
 
 
 @shared
-def sparse_affine(net, theta, data, work, part):
+def sparse_affine(net, theta, theta_t, data, work, part):
     """z <- b + x W of the first layer for CSR rows."""
     n_out, place = net.layers[0].n_out, work.places[1]
+    rows = address(theta_t if data.continued.size > 0 else theta, n_out)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
@@ -143,7 +164,7 @@ def sparse_affine(net, theta, data, work, part):
             theta.dtype.type(0),
             address(work.a, place.a + (i + 1) * place.width - n_out),
             address(theta, 0),
-            address(theta, n_out),
+            rows,
             n_out,
             address(data.columns, begin),
             address(data.values, begin),
@@ -206,15 +227,19 @@ def sort_entries(data, work, part, chunks):
 
 
 @shared
-def sparse_gradient(net, g, work, part, chunk, fresh, restart):
+def sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy):
     """g <- (g +) x^T delta for a chunk of the first layer, by the entries that are sorted.
 
-    ``restart``: the chunk is the first of those they were sorted for.
+    Parameters
+    ----------
+    fresh : whether to start from zero
+    restart : whether the chunk is the first of those that entries were sorted for
+    lazy : whether only rows of g matter that the mini-batch touches
     """
     n_out, place = net.layers[0].n_out, work.places[1]
     first_row, at_d = chunk.first_row, place.d + place.width - n_out
     if fresh:
-        for j in range(g.size):
+        for j in range(n_out if lazy else g.size):
             g[j] = 0
     if first_row == 0:
         for i in range(part.i0, part.i1):
@@ -222,12 +247,17 @@ def sparse_gradient(net, g, work, part, chunk, fresh, restart):
             d = work.d[start : start + n_out]
             for j in range(n_out):
                 g[j] += d[j]
-    f0, ends = max(0, first_row - 1), work.ends[part.thread]
+    f0, f1, ends = max(0, first_row - 1), chunk.last_row - 1, work.ends[part.thread]
     begin = 0 if restart else ends[f0 - 1]
-    for f in range(f0, chunk.last_row - 1):
+    if f0 == f1 or begin == ends[f1 - 1]:
+        return
+    for f in range(f0, f1):
         end = ends[f]
         if end > begin:
             at_g = address(g, (f + 1 - first_row) * n_out)
+            if lazy:
+                fresh = work.touched[f] != part.t
+            work.touched[f] = part.t
             weighted_rows(
                 g.dtype.type(0),
                 at_g,
@@ -241,3 +271,48 @@ def sparse_gradient(net, g, work, part, chunk, fresh, restart):
                 n_out,
             )
             begin = end
+
+
+@shared
+def sum_rows(data, sums, theta, chunk, n_out):
+    """Sums of the rows of W in a chunk, each of a row and all that it continues."""
+    for row in range(max(1, chunk.first_row), chunk.last_row):
+        at = chunk.start + (row - chunk.first_row) * n_out
+        w, s = theta[at : at + n_out], sums[at : at + n_out]
+        if data.continued[row - 1]:
+            above = sums[at - n_out : at]
+            for j in range(n_out):
+                s[j] = above[j] + w[j]
+        else:
+            for j in range(n_out):
+                s[j] = w[j]
+
+
+@shared
+def sum_gradient(data, g, chunk, n_out):
+    """From dC/d of these sums to dC/dW: a row is in its own sum, and in all that continue it."""
+    for row in range(chunk.last_row - 1, max(1, chunk.first_row), -1):
+        if data.continued[row - 1]:
+            at = (row - chunk.first_row) * n_out
+            of_sum, above = g[at : at + n_out], g[at - n_out : at]
+            for j in range(n_out):
+                above[j] += of_sum[j]
+
+
+@leaf
+def rows_to_update(rule, work, chunk, row, t):
+    """The next rows of a chunk, from ``row`` on, that are updated at once: first, and behind last.
+
+    The biases, and then all weights; or of those that update ``t`` touches, as many as follow each
+    other.
+    """
+    first, last = row, chunk.last_row
+    if row == 0:
+        last = 1
+    elif rule.lazy and chunk.layer == 0:
+        while first < chunk.last_row and work.touched[first - 1] != t:
+            first += 1
+        last = first
+        while last < chunk.last_row and work.touched[last - 1] == t:
+            last += 1
+    return first, last

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Entry
-from .inputs import is_sparse, sort_entries
+from .inputs import is_sparse, sort_entries, sum_gradient
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
@@ -117,14 +117,23 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
                 if stage.gradient:
                     restart = k == task.first_chunk
-                    accumulate_gradient(net, data, work, part, chunk, g, batch.begins, restart)
+                    # Parts of a gradient are summed whole, by who does not know what is in them.
+                    lazy = orders.lazy and stage.tasks == BY_CHUNKS
+                    accumulate_gradient(
+                        net, data, work, part, chunk, g, batch.begins, restart, lazy
+                    )
                 if batch.ends:
                     if stage.add_parts:
                         add_parts(g, work.parts, chunk.start)
+                    complete = stage.tasks == BY_CHUNKS and (stage.gradient or stage.add_parts)
+                    if complete and chunk.layer == 0 and data.continued.size > 0:
+                        sum_gradient(data, g, chunk, net.layers[0].n_out)
                     if stage.norm:
-                        work.norms[k] = norm_of_chunk(params, chunk, g, orders.alpha)
+                        work.norms[k] = norm_of_chunk(net, params, work, chunk, g, orders, batch.t)
                     if stage.update:
-                        squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
+                        squares = update_chunk(
+                            net, data, params, work, chunk, g, orders, c, scale, batch.t, scratch
+                        )
                         work.squares[k] = squares
         # A slice may end early behind the last barrier only, where all threads look.
         if stage.last and thread == 0 and n_threads > 1:
@@ -150,7 +159,7 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
     for number in range(mine[thread], mine[thread + 1]):
         task = plan.tasks[number]
         for k in range(task.first_chunk, task.last_chunk):
-            transpose_chunk(net, params, plan.chunks[k], scratch_of(work.packed, thread))
+            transpose_chunk(net, data, params, plan.chunks[k], scratch_of(work.packed, thread))
     if not meet(team.sync, n_threads):
         return False
     for start in range(first - first % batch_size, last, batch_size):
@@ -220,6 +229,7 @@ def _predict(
     values,
     columns,
     row_starts,
+    continued,
     means,
     scales,
     a,
@@ -240,7 +250,9 @@ def _predict(
     """
     unused, unused_2d = a[:0], packed[:0]
     net = Net(layers, 0, 0, unused, 0)
-    data = Data(X, values, columns, row_starts, means, scales, unused, unused_2d, unused, 1.0)
+    data = Data(
+        X, values, columns, row_starts, continued, means, scales, unused, unused_2d, unused, 1.0
+    )
     work = Work(
         a=a,
         d=unused,
@@ -252,6 +264,7 @@ def _predict(
         ends=unused_2d,
         examples=unused_2d,
         values=unused_2d,
+        touched=unused,
         squares=unused,
         norms=unused,
         parts=unused_2d,
