@@ -32,7 +32,7 @@ from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
 from ._validation import Validation, a_part, given_examples
-from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
+from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
@@ -345,7 +345,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             theta = flatten(*checked_init(self.init, units), dtype)
             self.coefs_, self.intercepts_ = views(theta, units)
             return theta
-        theta = np.empty(starts_of(units)[-1], dtype)
+        theta = empty_theta(starts_of(units)[-1], dtype)
         coefs, intercepts = views(theta, units)
         factor = 2.0 if self.activation == "logistic" else 6.0
         for W, b in zip(coefs, intercepts, strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 from ._network import operations_per_example
 from ._pace import Pace
 from ._threads import Helpers, choose_n_threads
-from .kernels.layout import Params
+from .kernels.layout import Params, empty_theta
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
@@ -53,6 +53,8 @@ class Trainer:
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
+        theta_t = empty_theta(theta.size, theta.dtype)
+        theta_t[...] = 0
         self._theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
@@ -62,7 +64,7 @@ class Trainer:
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-            Params(theta, np.zeros_like(theta), self._gradient, state),
+            Params(theta, theta_t, self._gradient, state),
             data,
             self._rows,
             plan_for(net.units, batch_size, most_threads, data.continued),

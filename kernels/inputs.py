@@ -23,13 +23,10 @@ from numba.extending import intrinsic
 
 from .emit import emitted
 from .jit import leaf, shared
-from .machine import CACHE_LINE, VECTOR_BYTES, emit_prefetch, prefetch
+from .machine import CACHE_LINE, prefetch
 from .matmul import address
 
 _I32 = ir.IntType(32)
-
-# Rows of W are prefetched so many entries before they are added.
-AHEAD = 8
 
 
 @leaf
@@ -59,6 +56,13 @@ def gather(data, rows, first, a, width, capacity, i0, i1):
 
 
 @leaf
+def padded(n, itemsize):
+    """``n`` numbers and what there is to the end of the last cache line."""
+    line = CACHE_LINE // itemsize
+    return (n + line - 1) // line * line
+
+
+@leaf
 def is_sparse(data):
     return data.row_starts.size > 0
 
@@ -77,9 +81,6 @@ def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales,
     for none. ``scales``: what a value is divided by, by its index; 0 for none.
     """
     builder, none = emit.builder, emit.integer(0)
-    index_bytes = 4
-    last = builder.add(indices, builder.mul(count, emit.integer(index_bytes)))
-    last = builder.sub(last, emit.integer(index_bytes))
     begins = builder.icmp_signed("!=", first, none)
     divides = builder.icmp_signed("!=", scales, none)
     row_bytes = builder.mul(stride, emit.integer(emit.size))
@@ -95,26 +96,18 @@ def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales,
         masks = [emit.mask(j, left) if masked else None for j in range(vectors)]
         at_first, at_rows, at_out = (builder.add(at, offset) for at in (first, rows, out))
 
-        def row_of(at_index):
-            index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
-            index = builder.sext(index, offset.type)
-            return index, builder.add(at_rows, builder.mul(index, row_bytes))
-
         def entry(following):
             at_index, at_value, *sums = following
-            index, row = row_of(at_index)
-            ahead = builder.add(at_index, emit.integer(AHEAD * index_bytes))
-            inside = builder.icmp_signed("<", ahead, last)
-            _, far = row_of(builder.select(inside, ahead, last))
-            for j in range(vectors):
-                emit_prefetch(builder, builder.add(far, emit.integer(j * VECTOR_BYTES)))
+            index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
+            index = builder.sext(index, offset.type)
+            row = builder.add(at_rows, builder.mul(index, row_bytes))
             x = number(at_value)
             [x] = emit.choose(
                 divides, lambda: [builder.fdiv(x, number(emit.element(scales, index)))], [x]
             )
             b = [emit.load(row, j, masks[j]) for j in range(vectors)]
             sums = emit.accumulate(sums, [emit.splat(x)], b)
-            step, size = emit.integer(index_bytes), emit.integer(emit.size)
+            step, size = emit.integer(4), emit.integer(emit.size)
             return [builder.add(at_index, step), builder.add(at_value, size), *sums]
 
         sums = emit.choose(
@@ -178,7 +171,7 @@ def sparse_affine(net, theta, theta_t, data, work, part):
 def first_entry(data, row, column):
     """The first entry of a CSR row that is in ``column`` or behind it."""
     low, high = data.row_starts[row], data.row_starts[row + 1]
-    while low < high:
+    while column > 0 and low < high:
         middle = (low + high) // 2
         if data.columns[middle] < column:
             low = middle + 1
@@ -188,11 +181,12 @@ def first_entry(data, row, column):
 
 
 @shared
-def sort_entries(data, work, part, chunks):
+def sort_entries(net, data, work, part, chunks):
     """Sort a part's entries in the columns of ``chunks`` by column, examples in their order.
 
     They lie in ``work.examples`` and ``work.values`` of the thread, those of a column up to its
-    place in ``work.ends``.
+    place in ``work.ends``. Each delta is read for many of them: those that are together fill no
+    more cache lines than they have to in ``work.deltas``, a copy.
     """
     first, last = chunks[0], chunks[chunks.size - 1]
     if first.layer > 0:
@@ -201,6 +195,13 @@ def sort_entries(data, work, part, chunks):
     f0, f1 = max(0, first.first_row - 1), work.ends.shape[1]
     if last.layer == 0:
         f1 = last.last_row - 1
+    n_out, place = net.layers[0].n_out, work.places[1]
+    stride = padded(n_out, work.d.itemsize)
+    for i in range(part.i0, part.i1):
+        start = place.d + (i + 1) * place.width - n_out
+        d, to = work.d[start : start + n_out], work.deltas[part.thread, i * stride :]
+        for j in range(n_out):
+            to[j] = d[j]
     ends = work.ends[part.thread]
     examples, values = work.examples[part.thread], work.values[part.thread]
     for f in range(f0, f1):
@@ -236,15 +237,14 @@ def sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy):
     restart : whether the chunk is the first of those that entries were sorted for
     lazy : whether only rows of g matter that the mini-batch touches
     """
-    n_out, place = net.layers[0].n_out, work.places[1]
-    first_row, at_d = chunk.first_row, place.d + place.width - n_out
+    n_out, first_row = net.layers[0].n_out, chunk.first_row
+    stride, deltas = padded(n_out, g.itemsize), work.deltas[part.thread]
     if fresh:
         for j in range(n_out if lazy else g.size):
             g[j] = 0
     if first_row == 0:
         for i in range(part.i0, part.i1):
-            start = at_d + i * place.width
-            d = work.d[start : start + n_out]
+            d = deltas[i * stride : i * stride + n_out]
             for j in range(n_out):
                 g[j] += d[j]
     f0, f1, ends = max(0, first_row - 1), chunk.last_row - 1, work.ends[part.thread]
@@ -262,8 +262,8 @@ def sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy):
                 g.dtype.type(0),
                 at_g,
                 0 if fresh else at_g,
-                address(work.d, at_d),
-                place.width,
+                address(deltas, 0),
+                stride,
                 address(work.examples, part.thread * work.examples.shape[1] + begin),
                 address(work.values, part.thread * work.values.shape[1] + begin),
                 0,

@@ -27,9 +27,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .inputs import padded
 from .jit import leaf, section
 from .layout import starts_of
-from .machine import VECTOR_BYTES, apart
+from .machine import CACHE_LINE, VECTOR_BYTES, apart
 from .matmul import packed_bytes
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
@@ -192,6 +193,7 @@ class Work(NamedTuple):
     ends: np.ndarray  # (n_threads, n_features) int64: where those of a column end
     examples: np.ndarray  # (n_threads, n_entries) int32: whose they are
     values: np.ndarray  # (n_threads, n_entries)
+    deltas: np.ndarray  # (n_threads, capacity rows of whole cache lines)
     touched: np.ndarray  # (n_features,) int64: the last update that had entries in a column
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
@@ -215,6 +217,7 @@ def work_for(
     chunk_bytes = VECTOR_BYTES * -(-largest // VECTOR_BYTES)
     rows = max(capacity, int((chunks["last_row"] - chunks["first_row"]).max()))
     work = work_to_predict(units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes)
+    deltas = capacity * padded.py_func(units[1], dtype.itemsize) if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
     return work._replace(
         d=_aligned_zeros(below, dtype),
@@ -225,6 +228,7 @@ def work_for(
         ends=np.empty((n_threads, units[0] if sparse else 0), np.int64),
         examples=np.empty((n_threads, n_entries or 0), np.int32),
         values=np.empty((n_threads, n_entries or 0), dtype),
+        deltas=_aligned_zeros(n_threads * deltas, dtype).reshape(n_threads, deltas),
         touched=np.zeros(units[0] if sparse else 0, np.int64),
         squares=apart(len(chunks), np.float64),
         norms=apart(len(chunks), np.float64),
@@ -263,6 +267,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         ends=np.empty((0, 0), np.int64),
         examples=np.empty((0, 0), np.int32),
         values=np.empty((0, 0), dtype),
+        deltas=np.empty((0, 0), dtype),
         touched=np.empty(0, np.int64),
         squares=np.empty(0),
         norms=np.empty(0),
@@ -272,8 +277,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
 
 
 def _aligned_zeros(size, dtype):
-    """Zeros from the beginning of a vector register's worth of bytes on."""
-    lanes = VECTOR_BYTES // dtype.itemsize
-    buffer = np.zeros(size + lanes, dtype)
-    first = -buffer.__array_interface__["data"][0] % VECTOR_BYTES // dtype.itemsize
+    """Zeros from the beginning of a cache line on, and so of a vector register's worth of bytes."""
+    buffer = np.zeros(size + CACHE_LINE // dtype.itemsize, dtype)
+    first = -buffer.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize
     return buffer[first : first + size]

@@ -110,7 +110,7 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 propagate_delta(net, params.theta_t, work, part)
             if stage.gradient and is_sparse(data) and task.first_chunk < task.last_chunk:
                 chunks = plan.chunks[task.first_chunk : task.last_chunk]
-                sort_entries(data, work, part, chunks)
+                sort_entries(net, data, work, part, chunks)
             for k in range(task.first_chunk, task.last_chunk):
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
@@ -264,6 +264,7 @@ def _predict(
         ends=unused_2d,
         examples=unused_2d,
         values=unused_2d,
+        deltas=unused_2d,
         touched=unused,
         squares=unused,
         norms=unused,
