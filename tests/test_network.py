@@ -14,7 +14,7 @@ import reference
 from fastnn._network import make_data, make_net, predict
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.layout import starts_of, views
+from fastnn.kernels.layout import empty_theta, starts_of, vector_behind, views
 from fastnn.kernels.plan import MICRO_BATCH
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
@@ -396,6 +396,17 @@ def test_what_a_lazy_update_leaves_out_is_bounded():
     q = 0.9 / np.sqrt(0.999)
     assert (np.abs(more) <= q / (1 - q) * np.abs(step) * (1 + 1e-9)).all()
     assert np.abs(more).max() > 0.9 * q / (1 - q) * np.abs(step).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_weights_are_whole_cache_lines(dtype):
+    units = [7, 64, 3]
+    theta = empty_theta(starts_of(units)[-1], dtype)
+    coefs, intercepts = views(theta, units)
+    assert all(row.ctypes.data % 64 == 0 for row in coefs[0])
+    assert vector_behind(coefs, intercepts) is theta
+    assert theta.flags.writeable
+    assert len(theta) == starts_of(units)[-1]
 
 
 def test_gradient_rule_leaves_the_weights_alone():
