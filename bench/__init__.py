@@ -34,8 +34,8 @@ How the comparison is kept fair: ``peers`` says what each peer does, ``session``
 ``peak``            the measured peak of the machine
 ``isa``             ``--isa avx2``: who is told how to leave AVX-512 alone, and how it is checked
 ``compare``         the main table; ``plot`` its picture, ``report`` tables and machine
-``sweep``           the sections, in ``sweep_training``, ``sweep_products`` and ``sweep_usage``
-                    with ``tasks``
+``sweep``           the sections, in ``sweep_training``, ``sweep_products``, ``sweep_sparse`` and
+                    ``sweep_usage`` with ``tasks``
 ``kernel_calls``    all calls into the kernels
 ==================  ==========================================================================
 """

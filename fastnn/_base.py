@@ -10,6 +10,7 @@ from numbers import Real
 from types import SimpleNamespace
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
@@ -31,7 +32,7 @@ from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
 from ._validation import Validation, a_part, given_examples
-from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
+from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 
 @functools.cache
@@ -158,6 +159,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         X = as_table(X)
         given = X, y, sample_weight
         X, y = checked_data(self, X, y, reset=first_pass)
+        if settings.lazy_update and not sp.issparse(X):
+            raise ValueError(
+                "lazy_update=True is for sparse X, but X is dense: every mini-batch has all of its "
+                "features. Set lazy_update=False, or give X as a sparse matrix."
+            )
         targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
         target = targets.encode(y)
         sample_weight = checked_weight(sample_weight, X)
@@ -292,6 +298,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             raise ValueError(
                 "X_val and y_val must be given together, and sample_weight_val only with them."
             )
+        if self.lazy_update and self.solver == "lbfgs":
+            raise ValueError(
+                "lazy_update=True is for mini-batches, but solver='lbfgs' takes all examples at "
+                "once: use a stochastic solver, or lazy_update=False."
+            )
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
 
@@ -341,7 +352,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             theta = flatten(*checked_init(self.init, units), dtype)
             self.coefs_, self.intercepts_ = views(theta, units)
             return theta
-        theta = np.empty(starts_of(units)[-1], dtype)
+        theta = empty_theta(starts_of(units)[-1], dtype)
         coefs, intercepts = views(theta, units)
         factor = 2.0 if self.activation == "logistic" else 6.0
         for W, b in zip(coefs, intercepts, strict=True):

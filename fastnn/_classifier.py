@@ -107,6 +107,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_time=None,
         scoring=None,
         weight_average=None,
+        lazy_update=False,
         loss="log_loss",
         class_weight=None,
         label_smoothing=0.0,

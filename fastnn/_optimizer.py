@@ -72,6 +72,7 @@ class Optimizer:
             float(settings.epsilon),
             float(settings.weight_decay),
             np.inf if settings.clip_norm is None else float(settings.clip_norm),
+            bool(settings.lazy_update),
         )
 
     def begin_epoch(self, settings):

@@ -118,6 +118,13 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         weights at its end; losses and scores are of the weights before. So ``partial_fit`` leaves
         the weights as they are, and the next fit with ``warm_start`` goes on from the average.
         Not with ``early_stopping``, which keeps other weights. Not used by 'lbfgs'.
+    lazy_update : bool, default=False
+        For sparse X of many features, such as text, in small mini-batches: update only those rows
+        of the first layer's weights, and of the solver's moments, whose features occur in the
+        mini-batch (MXNet's name; PyTorch's SparseAdam, TensorFlow's LazyAdam). The time of an
+        update then grows with the entries of X, not with the weights. By the exact rules, weights
+        of other features go on by their momentum, decay, and are penalised by ``alpha``; this is
+        left out, also in the losses. Not with dense X, nor with 'lbfgs'.
 
     Attributes
     ----------
@@ -215,6 +222,7 @@ CONSTRAINTS = {
         Interval(Integral, 1, None, closed="left"),
         Interval(RealNotInt, 0, 1, closed="neither"),
     ],
+    "lazy_update": ["boolean"],
 }
 
 

@@ -97,6 +97,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_time=None,
         scoring=None,
         weight_average=None,
+        lazy_update=False,
         quantile=0.5,
         huber_delta=1.0,
         standardize_target=False,

@@ -7,7 +7,7 @@ import numpy as np
 from ._network import operations_per_example
 from ._pace import Pace
 from ._threads import Helpers, choose_n_threads
-from .kernels.layout import Params
+from .kernels.layout import Params, empty_theta
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
@@ -17,6 +17,16 @@ from .kernels.train import train as train_kernel
 def fields_of(records):
     """Views of each field, ``(n,)``: to write into these takes a tenth of what a record takes."""
     return {name: records[name] for name in records.dtype.names}
+
+
+def _most_entries(data, batch_size):
+    """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
+    if data.row_starts.size == 0:
+        return None
+    lengths, size = np.diff(data.row_starts), min(batch_size, MICRO_BATCH)
+    if size < lengths.size:
+        lengths = np.partition(lengths, -size)[-size:]
+    return int(lengths.sum())
 
 
 class Trainer:
@@ -43,6 +53,8 @@ class Trainer:
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
+        theta_t = empty_theta(theta.size, theta.dtype)
+        theta_t[...] = 0
         self._theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
         self._gradient = np.zeros_like(theta)
@@ -52,17 +64,18 @@ class Trainer:
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-            Params(theta, np.zeros_like(theta), self._gradient, state),
+            Params(theta, theta_t, self._gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads),
+            plan_for(net.units, batch_size, most_threads, data.continued),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
-                sparse=data.row_starts.size > 0,
+                n_entries=_most_entries(data, batch_size),
                 saving=bool(net.layers["saves"].any()),
+                continued=data.continued,
             ),
             team,
         )
@@ -84,7 +97,8 @@ class Trainer:
         self._orders["updates"][0] = value
 
     def run_epoch(self, rows, rule):
-        """Go through the examples ``rows`` once; returns the mean loss before each update."""
+        """Go through the examples ``rows``, each at most once; returns the mean loss before each
+        update."""
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
         for name, value in zip(rule._fields, rule, strict=True):
