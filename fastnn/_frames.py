@@ -117,25 +117,30 @@ class FrameEncoder:
     Numbers are centred at their median and divided by the distance of their quartiles (or half of
     the range, where that is 0), and clipped smoothly to (-3, 3). Beside that they are embedded:
 
-    - 'piecewise_linear': hat functions over knots at quantiles, of which at most two are not 0.
-      The first layer can form any function that is linear between the knots.
+    - 'piecewise_linear': an input for each bin between quantiles, which rises from 0 at its left
+      end to ``height`` at its right end. The first layer forms any function that is linear in each
+      bin.
     - 'periodic': cosines of fixed random frequencies and phases.
 
     Missing numbers are 0 in all of this, with an indicator where there were some in training.
-    Categories have a column each, also that of what is missing; unknown ones are 0 in all.
+    Categories have an input each, also that of what is missing; unknown ones are 0 in all.
 
     Parameters
     ----------
     embedding : {'piecewise_linear', 'periodic'} or None
+    n_bins : int
+        Most bins of a number.
+    height : float
+        The less, the smoother the functions that are learned.
     dtype : float32 or float64
         Of what is encoded.
     """
 
-    N_BINS = 32
     N_FREQUENCIES, MOST_FREQUENCY = 8, 0.5
 
-    def __init__(self, embedding, dtype):
-        self.embedding, self.dtype = embedding, np.dtype(dtype).name
+    def __init__(self, embedding, n_bins, height, dtype):
+        self.embedding, self.n_bins, self.height = embedding, n_bins, height
+        self.dtype = np.dtype(dtype).name
 
     def fit(self, columns, weight, rng):
         """Learn what encoding needs.
@@ -183,8 +188,8 @@ class FrameEncoder:
         if self.embedding != "piecewise_linear":
             return np.zeros(0)
         knots = np.unique(z)
-        if len(knots) > self.N_BINS + 1:
-            knots = np.unique(_quantiles(z, np.linspace(0, 1, self.N_BINS + 1), weight))
+        if len(knots) > self.n_bins + 1:
+            knots = np.unique(_quantiles(z, np.linspace(0, 1, self.n_bins + 1), weight))
         # Of two values the standardised number itself says everything.
         return knots if len(knots) > 2 else np.zeros(0)
 
@@ -238,7 +243,7 @@ class FrameEncoder:
             blocks.append((z / np.sqrt(1 + (z / 3) ** 2)).astype(self.dtype))
             blocks.append(missing[:, self.has_missing].astype(self.dtype))
             if self.embedding == "piecewise_linear":
-                blocks.append(self._hats(z, missing))
+                blocks.append(self._bins(z, missing))
             if self.embedding == "periodic":
                 turns = blocks[0][:, :, np.newaxis] * self.frequencies + self.phases
                 waves = np.cos(2 * np.pi * turns) * ~missing[:, :, np.newaxis]
@@ -247,23 +252,15 @@ class FrameEncoder:
             blocks.append(sp.csr_array(self.one_hot.transform(np.column_stack(categories))))
         return blocks
 
-    def _hats(self, z, missing):
-        """Of each number the two hat functions that are not 0 there, CSR."""
-        embedded = [j for j, knots in enumerate(self.knots) if len(knots)]
-        columns = np.empty((len(z), len(embedded), 2), np.int32)
-        values = np.empty(columns.shape, self.dtype)
-        first = 0
-        for k, j in enumerate(embedded):
-            knots = self.knots[j]
-            position = np.interp(z[:, j], knots, np.arange(len(knots)))
-            left = np.minimum(position.astype(np.int32), len(knots) - 2)
-            columns[:, k, 0], columns[:, k, 1] = first + left, first + left + 1
-            values[:, k, 1] = position - left
-            values[:, k, 0] = 1 - values[:, k, 1]
-            values[missing[:, j], k] = 0
-            first += len(knots)
-        starts = np.arange(len(z) + 1) * (2 * len(embedded))
-        return sp.csr_array((values.ravel(), columns.ravel(), starts), shape=(len(z), first))
+    def _bins(self, z, missing):
+        """How far each number has gone through each of its bins."""
+        gone = [
+            np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1)
+            * (self.height * ~missing[:, j, np.newaxis])
+            for j, knots in enumerate(self.knots)
+            if len(knots)
+        ]
+        return np.hstack([np.zeros((len(z), 0)), *gone]).astype(self.dtype)
 
 
 def _quantiles(x, levels, weight):

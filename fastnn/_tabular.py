@@ -30,15 +30,12 @@ from ._targets import Classes
 from ._threads import choose_n_threads, results
 from ._validation import check_together
 
-# The settings of all members.
+# The settings of all members, chosen by the mean over 16 tables, see bench/quality.py.
 PRESET = dict(
     activation="silu",
     solver="adamw",
     alpha=0.0,
     learning_rate="cosine",
-    learning_rate_init=2e-3,
-    weight_decay=0.02,
-    dropout=0.1,
     scoring="loss",
     tol=0.0,
 )
@@ -46,21 +43,21 @@ PRESET = dict(
 # noise: all are trained on, in one batch, in float64, until the loss stalls. A weight of 2 is then
 # the same as an example given twice.
 FEW = 100
-PRESET_OF_FEW = PRESET | dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
+OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
 # Examples that are encoded for prediction at a time.
 BLOCK = 2**14
 
 _PARAMETERS = """n_members : int, default=5
         Number of networks, whose predictions are averaged. Each begins from other weights, and
         holds another part of the examples out.
-    hidden_layer_sizes : int or array-like of int, default=(256, 256)
+    hidden_layer_sizes : int or array-like of int, default=(128, 128)
         Number of units of each hidden layer.
-    max_iter : int, default=60
+    max_iter : int, default=100
         Number of epochs of each network; the weights of the best one are kept.
     max_time : float or None, default=None
         Seconds of training, without encoding, after which it ends at the end of an epoch.
     numerical_embedding : {{'piecewise_linear', 'periodic'}} or None, default='piecewise_linear'
-        What stands beside each number: hat functions over its quantiles, by which the first layer
+        What stands beside each number: an input for each bin between quantiles, so that the layer
         forms any piecewise linear function of it (Gorishniy et al., 2022); cosines with fixed
         random frequencies (random Fourier features, not trained); or nothing.
     validation_fraction : float in [0, 1), default=0.2
@@ -157,7 +154,8 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         weight = self._total_weight(target, weight)
         few = len(target) < FEW
         rng = check_random_state(self.random_state)
-        self._encoder = FrameEncoder(self.numerical_embedding, np.float64 if few else np.float32)
+        dtype = np.float64 if few else np.float32
+        self._encoder = FrameEncoder(self.numerical_embedding, **self._bins, dtype=dtype)
         encoded = self._encoder.fit(columns, weight, rng).transform(columns, names)
         examples = self._checked_validation(*validation)
         parts = [None] * self.n_members
@@ -188,17 +186,18 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         """A function that fits a member by its number, and in how many threads to call it."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
-        few = data[0].dtype == np.float64
-        settings = dict(n_iter_no_change=self.max_iter) | (PRESET_OF_FEW if few else PRESET)
+        n_examples = len(data[1])
+        settings = PRESET | self._preset | dict(n_iter_no_change=self.max_iter)
+        # Some 16 updates for each epoch, as far as mini-batches of 32 to 256 make them.
+        settings["batch_size"] = int(np.clip(2 ** round(np.log2(n_examples / 16)), 32, 256))
+        if n_examples < FEW:
+            settings |= OF_FEW
         settings |= dict(
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
             early_stopping=examples is not None or parts[0] is not None,
             n_threads=1 if n_workers > 1 else self.n_threads,
         )
-        if not few:
-            # Some 32 updates for each epoch, as far as mini-batches of 32 to 256 make them.
-            settings["batch_size"] = int(np.clip(2 ** round(np.log2(len(data[1]) / 32)), 32, 256))
         seeds = rng.randint(2**31, size=self.n_members).tolist()
         ends = None if self.max_time is None else time.monotonic() + self.max_time
 
@@ -329,13 +328,15 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         "class_weight": [None, StrOptions({"balanced"}), dict],
     }
     _member = MLPClassifier
+    _preset = dict(learning_rate_init=4e-3, weight_decay=1.0, dropout=0.2)
+    _bins = dict(n_bins=16, height=0.3)
 
     def __init__(
         self,
         n_members=5,
-        hidden_layer_sizes=(256, 256),
+        hidden_layer_sizes=(128, 128),
         *,
-        max_iter=60,
+        max_iter=100,
         max_time=None,
         numerical_embedding="piecewise_linear",
         validation_fraction=0.2,
@@ -488,13 +489,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     """
 
     _member = MLPRegressor
+    _preset = dict(learning_rate_init=1e-2, weight_decay=0.3, dropout=0.1)
+    _bins = dict(n_bins=32, height=0.2)
 
     def __init__(
         self,
         n_members=5,
-        hidden_layer_sizes=(256, 256),
+        hidden_layer_sizes=(128, 128),
         *,
-        max_iter=60,
+        max_iter=100,
         max_time=None,
         numerical_embedding="piecewise_linear",
         validation_fraction=0.2,

@@ -177,7 +177,7 @@ def test_whole_numbers_of_a_type_of_categories_are_categories():
     assert [column.dtype == object for column in columns] == [True, True, False]
     assert columns[0][:3].tolist() == ["1", "2", "3"]
     assert columns[1][:3].tolist() == ["1", "2", None]
-    encoder = FrameEncoder("piecewise_linear", np.float32).fit(columns, None, None)
+    encoder = FrameEncoder("piecewise_linear", 16, 1, np.float32).fit(columns, None, None)
     later = [np.array([1.0, 9.0]), np.array([np.nan, 2.0]), np.array([1.0, 2.0])]
     encoded = encoder.transform(later, names)[:, -6:]
     np.testing.assert_array_equal(np.asarray(encoded), [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]])
@@ -202,23 +202,21 @@ def test_sparse_tables_are_refused():
 
 
 def encoded(embedding, x, weight=None, later=None):
-    encoder = FrameEncoder(embedding, np.float64).fit([x], weight, np.random.RandomState(0))
+    encoder = FrameEncoder(embedding, 32, 1.0, np.float64).fit(
+        [x], weight, np.random.RandomState(0)
+    )
     matrix = encoder.transform([x if later is None else later], ["x"])
     return matrix.toarray() if sp.issparse(matrix) else matrix
 
 
-def test_hat_functions_add_up_to_one_and_interpolate():
+def test_bins_between_quantiles_form_any_function_linear_in_each():
     x = np.exp(rng.standard_normal(1000))
     later = np.linspace(-1, 30, 500)
-    hats = encoded("piecewise_linear", x, later=later)[:, 1:]
-    assert hats.shape[1] == FrameEncoder.N_BINS + 1
-    np.testing.assert_allclose(hats.sum(axis=1), 1)
-    assert ((hats > 0).sum(axis=1) <= 2).all() and hats.min() >= 0
-    # A function given at the knots is interpolated between them, and constant beyond.
+    bins = encoded("piecewise_linear", x, later=later)[:, 1:]
+    assert bins.shape[1] == 32
     knots = np.unique(np.quantile(x, np.linspace(0, 1, 33), method="inverted_cdf"))
-    np.testing.assert_allclose(
-        hats @ knots**2, np.interp(later, knots, knots**2), rtol=1e-9, atol=1e-9
-    )
+    expected = np.interp(later, knots, knots**2)
+    np.testing.assert_allclose(bins @ np.diff(knots**2) + knots[0] ** 2, expected, rtol=1e-9)
 
 
 def test_encoding_counts_a_weight_as_repetition():
