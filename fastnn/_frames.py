@@ -117,9 +117,9 @@ class FrameEncoder:
     Numbers are centred at their median and divided by the distance of their quartiles (or half of
     the range, where that is 0), and clipped smoothly to (-3, 3). Beside that they are embedded:
 
-    - 'piecewise_linear': an input for each bin between quantiles, which rises from 0 at its left
-      end to ``height`` at its right end. The first layer forms any function that is linear in each
-      bin.
+    - 'piecewise_linear': an input for each bin between quantiles, which rises by ``height`` from
+      one end of it to the other and is 0 in the middle. The first layer forms any function that is
+      linear in each bin.
     - 'periodic': cosines of fixed random frequencies and phases.
 
     Missing numbers are 0 in all of this, with an indicator where there were some in training.
@@ -253,9 +253,9 @@ class FrameEncoder:
         return blocks
 
     def _bins(self, z, missing):
-        """How far each number has gone through each of its bins."""
+        """How far each number has gone through each of its bins, from -1/2 to 1/2."""
         gone = [
-            np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1)
+            (np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1) - 0.5)
             * (self.height * ~missing[:, j, np.newaxis])
             for j, knots in enumerate(self.knots)
             if len(knots)
