@@ -329,7 +329,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         "class_weight": [None, StrOptions({"balanced"}), dict],
     }
     _member = MLPClassifier
-    _preset = dict(learning_rate_init=4e-3, weight_decay=1.0, dropout=0.2)
+    _preset = dict(learning_rate_init=4e-3, weight_decay=0.3, dropout=0.2)
     _bins = dict(n_bins=16, height=0.3)
 
     def __init__(
