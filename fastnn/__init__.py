@@ -16,6 +16,7 @@ try:
     from ._display import LossCurveDisplay
     from ._regressor import MLPRegressor
     from ._scores import d2_quantile_score
+    from ._tabular import TabularClassifier, TabularRegressor
     from ._warmup import warmup
 finally:
     if _collecting:
@@ -27,6 +28,8 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Network",
+    "TabularClassifier",
+    "TabularRegressor",
     "backpropagation",
     "d2_quantile_score",
     "warmup",

@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 
 from ._activations import check_activations
-from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
+from ._callbacks import Followed, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
@@ -31,7 +31,7 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
-from ._validation import Validation, a_part, given_examples
+from ._validation import Validation, a_part, check_together, given_examples, held_rows
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 
@@ -42,7 +42,7 @@ def _defaults(estimator):
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
+class BaseMLP(Followed, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
@@ -144,8 +144,28 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             warnings += run(self, X, y, sample_weight, incremental=False, validation=validation)
         return self
 
-    def _fit(self, X, y, sample_weight, incremental, validation=(None, None, None)):
+    def _fit(
+        self,
+        X,
+        y,
+        sample_weight,
+        incremental,
+        validation=(None, None, None),
+        held_out=None,
+        report=None,
+    ):
         """Train, from the first check to the fitted attributes.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as the user gave them
+        incremental : bool
+            Whether to go through the examples once, for ``partial_fit``.
+        validation : (X_val, y_val, sample_weight_val)
+        held_out : (n_held,) int64 or None
+            Which examples ``early_stopping`` sets aside; None is a random part.
+        report : Report or None
+            Whom to tell of each epoch; None is by ``verbose``.
 
         Returns
         -------
@@ -194,13 +214,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
         net = make_net(**network, seed=seed)
         rows, held = np.arange(len(target)), None
-        report = Report(settings, type(self).__name__, not incremental, examples is not None)
+        if report is None:
+            report = Report(settings, type(self).__name__, not incremental, examples is not None)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
                 return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
             if examples is not None:
                 held = given_examples(examples, scaling, *validation[:2])
+            elif held_out is not None:
+                rows = np.setdiff1d(rows, held_out, assume_unique=True)
+                held = held_rows(data, held_out, target, sample_weight)
             elif settings.early_stopping:
                 rows, held = a_part(
                     settings, targets, data, target, sample_weight, given[0], y, rng
@@ -293,11 +317,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 "weight_average cannot be combined with early_stopping=True, which keeps the "
                 "weights of the best epoch."
             )
-        alone = X_val is None and sample_weight_val is not None
-        if alone or (X_val is None) != (y_val is None):
-            raise ValueError(
-                "X_val and y_val must be given together, and sample_weight_val only with them."
-            )
+        check_together(X_val, y_val, sample_weight_val)
         if self.lazy_update and self.solver == "lbfgs":
             raise ValueError(
                 "lazy_update=True is for mini-batches, but solver='lbfgs' takes all examples at "
@@ -494,12 +514,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         activations = check_activations(self.activation, len(units) - 2, out_activation)
         net = net_to_predict(tuple(units), tuple(activations), out_activation)
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
-
-    def __getstate__(self):
-        # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
-        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in passing}
 
     def __setstate__(self, state):
         super().__setstate__(state)

@@ -9,7 +9,7 @@ from numbers import Integral, Number
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -20,8 +20,8 @@ from sklearn.utils.validation import (
 
 # What NumPy, pandas, polars and pyarrow call the types of dates, times and durations, and what they
 # are among objects.
-_TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
-_TIME_DTYPES = re.compile(
+TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
+TIME_DTYPES = re.compile(
     r"(sparse\[|dictionary<values=)?(date|time|duration|period|month_day)", re.I
 )
 
@@ -75,15 +75,42 @@ def checked_data(estimator, X, y, reset):
             order="C",
             reset=reset,
         )
-        if numeric and y.dtype.kind in "US":  # other text is numbers by now
-            y = y.astype(np.float64)
+        y = _as_numbers(y) if numeric else y
+    return _canonical(X), _as_target(y, numeric)
+
+
+def checked_target(estimator, y):
+    """y of a fit, where X is checked elsewhere."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    numeric = not is_classifier(estimator)
+    if numeric:
+        _refuse_times("y", y)
+    with _naming([], y, numeric):
+        y = check_array(
+            y, input_name="y", accept_sparse="csr", ensure_2d=False, dtype=None, estimator=estimator
+        )
+        y = _as_numbers(y) if numeric else y
+    return _as_target(y, numeric)
+
+
+def _as_numbers(y):
+    """Objects and text that are numbers as such."""
+    return y.astype(np.float64) if y.dtype.kind in "USO" else y
+
+
+def _as_target(y, numeric):
+    """y dense unless it is a matrix of labels, and one column as a vector."""
     if sp.issparse(y) and (numeric or y.shape[1] == 1):
         y = y.toarray()
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     if numeric:
         assert_all_finite(y, input_name="y")  # None among objects became NaN just now
-    return _canonical(X), y
+    return y
 
 
 def checked_examples(estimator, X):
@@ -225,10 +252,10 @@ def _refuse_times(name, array):
             return
     names, types = _columns(array)
     for column, dtype in zip(names, types, strict=True):
-        if _TIME_DTYPES.match(str(dtype)):
+        if TIME_DTYPES.match(str(dtype)):
             raise ValueError(_no_numbers(name, column, f"is of type {dtype}"))
     if "object" in map(str, types):
-        found = _first(array, lambda value: isinstance(value, _TIME_TYPES))
+        found = _first(array, lambda value: isinstance(value, TIME_TYPES))
         if found is not None:
             raise ValueError(_no_numbers(name, found[0], f"holds {found[1]!r}"))
 
@@ -244,7 +271,7 @@ def _naming(X, y=None, numeric=False):
     except (TypeError, ValueError) as error:
         make = TypeError if isinstance(error, TypeError) else ValueError
         for name, array in [("X", X), ("y", y)][: 1 + numeric]:
-            found = _first(array, lambda value: not (_is_number(value) or _is_missing(value)))
+            found = _first(array, lambda value: not (_is_number(value) or is_missing(value)))
             if found is not None:
                 message = _no_numbers(name, found[0], f"holds {found[1]!r}")
                 raise make(f"{message} ({error})") from error
@@ -255,9 +282,9 @@ def _naming(X, y=None, numeric=False):
 
 def _refuse_missing(y, name, cause=None):
     """Raise ValueError where labels are objects, and one of them is missing."""
-    if sp.issparse(y) or _first(y, _is_missing) is None:
+    if sp.issparse(y) or _first(y, is_missing) is None:
         return
-    rows = [i for i, label in enumerate(np.asarray(y).ravel()) if _is_missing(label)]
+    rows = [i for i, label in enumerate(np.asarray(y).ravel()) if is_missing(label)]
     raise ValueError(
         f"{name} contains NaN or None in place of a label, {len(rows)} times, first in row "
         f"{rows[0]}. Leave these examples out, or call it a class by a name of its own."
@@ -299,7 +326,7 @@ def _is_number(value):
     return True
 
 
-def _is_missing(value):
+def is_missing(value):
     """Whether a value among objects is None, NaN or the NA of pandas."""
     if value is None or type(value).__name__ == "NAType":
         return True

@@ -16,7 +16,7 @@ from ._trainer import Trainer
 from ._warn import warn
 from .kernels.shuffle import shuffle
 
-_INTERRUPTED = "Training interrupted by user.", UserWarning
+INTERRUPTED = "Training interrupted by user.", UserWarning
 
 
 class Progress:
@@ -108,7 +108,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
             optimizer.t = trainer.updates
             history.stop_reason = "interrupted"
             tasks.end()
-            warnings.append(_INTERRUPTED)
+            warnings.append(INTERRUPTED)
     if incremental and history.stop_reason != "interrupted":
         history.stop_reason = "partial_fit"
     elif history.stop_reason is None:
@@ -188,7 +188,7 @@ def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
             theta[...] = iterate
             history.stop_reason = "interrupted"
             tasks.end()
-            return [_INTERRUPTED]
+            return [INTERRUPTED]
     theta[...] = result.x
     history.loss = float(result.fun)
     history.n_iter = min(result.nit, settings.max_iter)

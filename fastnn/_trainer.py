@@ -6,7 +6,7 @@ import numpy as np
 
 from ._network import operations_per_example
 from ._pace import Pace
-from ._threads import Helpers, choose_n_threads
+from ._threads import Helpers, choose_n_threads, go_on
 from .kernels.layout import Params, empty_theta
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
@@ -108,6 +108,7 @@ class Trainer:
         block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
+            go_on()
             n_threads, examples = self._pace.next_slice()
             last = first + max(1, int(examples) // block) * block
             if block < self._batch_size:  # blocks of one mini-batch

@@ -136,6 +136,15 @@ class Validation:
             )
 
 
+def check_together(X_val, y_val, sample_weight_val):
+    """Raise ValueError where validation examples are incomplete."""
+    alone = X_val is None and sample_weight_val is not None
+    if alone or (X_val is None) != (y_val is None):
+        raise ValueError(
+            "X_val and y_val must be given together, and sample_weight_val only with them."
+        )
+
+
 def given_examples(examples, scaling, X, y):
     """``Held`` of the examples that were given to ``fit`` for it.
 
@@ -164,8 +173,7 @@ def a_part(settings, targets, data, target, sample_weight, X, y, rng):
         test_size=settings.validation_fraction,
         stratify=target if targets.kind == "binary" else None,
     )
-    weight = None if sample_weight is None else sample_weight[test]
-    if weight is not None and weight.sum(dtype=np.float64) == 0:
+    if sample_weight is not None and sample_weight[test].sum(dtype=np.float64) == 0:
         raise ValueError(
             f"The sample_weight of the {len(test)} examples that early_stopping=True sets aside "
             "for validation adds up to zero, so that they have no score. Increase "
@@ -175,7 +183,13 @@ def a_part(settings, targets, data, target, sample_weight, X, y, rng):
         X = y = None
     else:
         X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    return train, Held(data, test, target[test], weight, X, y, given=False)
+    return train, held_rows(data, test, target, sample_weight, X, y)
+
+
+def held_rows(data, rows, target, sample_weight, X=None, y=None):
+    """``Held`` of some of the training examples; X and y only for a scorer."""
+    weight = None if sample_weight is None else sample_weight[rows]
+    return Held(data, rows, target[rows], weight, X, y, given=False)
 
 
 def _check_part(settings, targets, target):
