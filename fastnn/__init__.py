@@ -12,6 +12,7 @@ from ._display import LossCurveDisplay
 from ._regressor import MLPRegressor
 from ._scores import d2_quantile_score
 from ._warmup import warmup
+from ._warn import warn_of_namesake
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,3 +24,6 @@ __all__ = [
     "d2_quantile_score",
     "warmup",
 ]
+
+warn_of_namesake()
+del warn_of_namesake
