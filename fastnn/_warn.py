@@ -18,7 +18,7 @@ _INNER = (
 )
 
 
-def warn(message, category=UserWarning):
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn under the innermost line that is neither fastnn's nor scikit-learn's.
 
     Parameters
@@ -32,7 +32,7 @@ def warn(message, category=UserWarning):
     warnings.warn(message, category, stacklevel=level)
 
 
-def warn_of_namesake():
+def warn_of_namesake() -> None:
     """Warn, under the line that imports fastnn, of the project called fastnn on PyPI.
 
     Both distributions have a folder ``fastnn``, and overwrite each other's files in it.

@@ -195,6 +195,33 @@ def test_kernels_cannot_be_imported_from_the_checkout_by_another_name():
     assert "pip install -e" in done.stderr
 
 
+@pytest.fixture(params=["wheel", pytest.param("editable", marks=pytest.mark.nightly)])
+def installed_to_be_read(request, wheel, tmp_path):
+    """The Python of an environment with fastnn, and with what it needs from this one."""
+    venv.create(tmp_path)
+    (site,) = tmp_path.glob("[Ll]ib/**/site-packages")
+    needed = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "needed.pth").write_text("\n".join(needed))
+    (executable,) = [*tmp_path.glob("bin/python"), *tmp_path.glob("Scripts/python.exe")]
+    what = [wheel]
+    if request.param == "editable":
+        source = tmp_path / "checkout"
+        shutil.copytree(ROOT, source, ignore=not_source)
+        # Type checkers run no import hooks, which the other mode makes.
+        what = ["--config-settings", "editable_mode=strict", "--editable", source]
+    pip = ["-m", "pip", "--python", executable, "install", "--no-deps"]
+    done = python("-P", *pip, *what, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return executable
+
+
+def test_type_checkers_see_the_types_of_what_users_call(installed_to_be_read, tmp_path):
+    use = shutil.copy(ROOT / "tests" / "typed_use.py", tmp_path)
+    options = ["--strict", "--python-executable", installed_to_be_read]
+    done = python("-P", "-m", "mypy", *options, use, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel_with_machine_code(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("with machine code")
