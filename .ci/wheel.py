@@ -1,7 +1,7 @@
 """A wheel with the machine code of all kernels, for this Python and system, from a plain one.
 
     python -m build
-    python .ci/wheel.py dist/fastnn-*-py3-none-any.whl
+    python .ci/wheel.py dist/fastnn_mlp-*-py3-none-any.whl
 
 runs where fastnn's dependencies and ``wheel`` are installed, and puts the new wheel beside the
 plain one. It compiles for every level of CPU, whichever this one has.

@@ -18,6 +18,7 @@ try:
     from ._scores import d2_quantile_score
     from ._tabular import TabularClassifier, TabularRegressor
     from ._warmup import warmup
+    from ._warn import warn_of_namesake
 finally:
     if _collecting:
         gc.enable()
@@ -34,3 +35,6 @@ __all__ = [
     "d2_quantile_score",
     "warmup",
 ]
+
+warn_of_namesake()
+del warn_of_namesake

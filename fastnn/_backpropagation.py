@@ -5,11 +5,13 @@ those of the kernels, the products are NumPy's. ``kernels.network`` does the sam
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from numba import njit
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
@@ -17,9 +19,11 @@ from sklearn.utils.validation import (
 )
 
 from ._activations import check_activations
+from ._base import BaseMLP
 from ._inputs import checked_data, checked_examples
 from ._network import make_net
 from ._state import shallow_copy
+from ._typing import Activation, Array, Data, Weights
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import SAVE_INPUTS
@@ -55,26 +59,33 @@ class Network(NamedTuple):
     array([[0.5]])
     """
 
-    Theta: list
-    activations: list
+    Theta: Weights
+    activations: Sequence[Activation]
     loss: str = "squared_error"
     label_smoothing: float = 0.0
-    quantile: float = 0.5
+    quantile: float | Sequence[float] = 0.5
     huber_delta: float = 1.0
 
 
 class Backpropagation(NamedTuple):
     """What ``backpropagation`` returns; see there."""
 
-    z: list
-    a: list
-    dC_dz: list
-    dC_da: list
-    dC_dTheta: list
-    C: np.ndarray
+    # "| Any": some are None, but those that a caller asked for are not.
+    z: list[Array | Any]
+    a: list[Array]
+    dC_dz: list[Array | Any] | Any
+    dC_da: list[Array] | Any
+    dC_dTheta: list[Array] | Any
+    C: Array | Any
 
 
-def backpropagation(network, X, y, sample_weight=None, average=False):
+def backpropagation(
+    network: BaseMLP | Network,
+    X: Data,
+    y: Data | None,
+    sample_weight: ArrayLike | None = None,
+    average: bool = False,
+) -> Backpropagation:
     """All weighted inputs, activations and error derivatives of a network, for given examples.
 
     The error C of an example is that of the notes: the sum over the outputs. (The loss that

@@ -8,9 +8,11 @@ import sys
 from abc import ABC
 from numbers import Real
 from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
@@ -31,6 +33,7 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
+from ._typing import Array, Attributes, Data, Weights
 from ._validation import Validation, a_part, check_together, given_examples, held_rows
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
@@ -42,13 +45,13 @@ def _defaults(estimator):
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-class BaseMLP(Followed, BaseEstimator, ABC):
+class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
 
     @classmethod
-    def from_weights(cls, coefs, intercepts, **params):
+    def from_weights(cls, coefs: Weights, intercepts: Weights, **params: Any) -> Self:
         """Make a fitted estimator from given weights, without training.
 
         Parameters
@@ -80,7 +83,16 @@ class BaseMLP(Followed, BaseEstimator, ABC):
         """
         return with_weights(cls, params, coefs, intercepts)
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Data | None = None,
+        y_val: Data | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network to X and y.
 
         Parameters
@@ -408,7 +420,7 @@ class BaseMLP(Followed, BaseEstimator, ABC):
         return _defaults(next(c for c in cls.__mro__ if c.__module__.startswith("fastnn.")))
 
     @property
-    def Theta_(self):
+    def Theta_(self) -> list[Array]:
         """Weights of each layer in the layout of the notes, the biases in the first column.
 
         Returns

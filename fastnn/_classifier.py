@@ -1,21 +1,24 @@
 """The classifier: labels in, probabilities out."""
 
+from collections.abc import Sequence
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from ._base import BaseMLP
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, own_defaults, parameters, set_parameters
+from ._parameters import CONSTRAINTS, of_mini_batches, own_defaults, parameters, set_parameters
 from ._targets import Classes, Labels
+from ._typing import Activation, Array, ClassWeight, Data, Schedule, Scoring, Seed, Units, Weights
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         The cross-entropy, or half the squared difference of outputs and 0 or 1.
@@ -62,6 +65,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     True
     """
 
+    class_weight: ClassWeight | None
+    label_smoothing: float
+    threshold: float | Sequence[float]
+    pos_label: float | str | None
+    classes_: Array
+
     _parameter_constraints = {
         **CONSTRAINTS,
         "loss": [StrOptions({"log_loss", "squared_error"})],
@@ -73,53 +82,55 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def __init__(
         self,
-        hidden_layer_sizes=(100,),
-        activation="relu",
+        hidden_layer_sizes: Units = (100,),
+        activation: Activation | Sequence[Activation] = "relu",
         *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        n_threads=None,
-        out_activation=None,
-        init="glorot",
-        standardize=False,
-        dropout=0.0,
-        weight_decay=0.01,
-        clip_norm=None,
-        max_time=None,
-        scoring=None,
-        weight_average=None,
-        lazy_update=False,
-        loss="log_loss",
-        class_weight=None,
-        label_smoothing=0.0,
-        threshold=0.5,
-        pos_label=None,
-    ):
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Seed | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int | str = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        n_threads: int | None = None,
+        out_activation: Activation | None = None,
+        init: str | tuple[Weights, Weights] = "glorot",
+        standardize: bool = False,
+        dropout: float | Sequence[float] = 0.0,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        max_time: float | None = None,
+        scoring: Scoring | None = None,
+        weight_average: float | None = None,
+        lazy_update: bool = False,
+        loss: str = "log_loss",
+        class_weight: ClassWeight | None = None,
+        label_smoothing: float = 0.0,
+        threshold: float | Sequence[float] = 0.5,
+        pos_label: float | str | None = None,
+    ) -> None:
         set_parameters(self, locals())
 
     _labels_are_sparse = False  # unless learnt from y
 
     @classmethod
-    def from_weights(cls, coefs, intercepts, *, classes=None, **params):
+    def from_weights(
+        cls, coefs: Weights, intercepts: Weights, *, classes: ArrayLike | None = None, **params: Any
+    ) -> Self:
         """Make a fitted classifier from given weights, without training.
 
         Parameters
@@ -164,8 +175,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         return with_weights(cls, params, coefs, intercepts, classes)
 
-    @available_if(lambda self: self._supports_partial_fit())
-    def partial_fit(self, X, y, sample_weight=None, classes=None):
+    @of_mini_batches
+    def partial_fit(
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
         """Go through the given examples once, in mini-batches, from the present weights.
 
         Every parameter acts from the next call on. A new ``learning_rate_init``, or another
@@ -255,7 +272,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"y_val has labels that y has not: {unknown}.")
         return targets.encode(y)
 
-    def predict(self, X):
+    def predict(self, X: Data) -> Array:
         """Predict class labels.
 
         Parameters
@@ -279,7 +296,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             labels = LabelBinarizer().fit(sp.csr_array(labels)).inverse_transform(labels)
         return labels
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Data) -> Array:
         """Predict class probabilities.
 
         Parameters
@@ -298,7 +315,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return np.concatenate([1 - output, output], axis=1)
         return output
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Data) -> Array:
         """Predict the logarithm of class probabilities.
 
         Parameters

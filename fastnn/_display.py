@@ -1,8 +1,16 @@
 """Pictures of a fit: loss and validation score against the epoch."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Key of a curve, fitted attribute it is taken from, label, line style.
 KINDS = [
@@ -58,11 +66,24 @@ class LossCurveDisplay:
     iris: Best epoch
     """
 
-    def __init__(self, curves):
+    ax_: "Axes"
+    score_ax_: "Axes | None"
+    figure_: "Figure"
+    lines_: "list[Line2D]"
+
+    def __init__(self, curves: Mapping[str, Mapping[str, Sequence[float] | None]]) -> None:
         self.curves = curves
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, ax=None, log=False, line_kw=None):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        log: bool = False,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves of one fitted estimator.
 
         Parameters
@@ -98,7 +119,14 @@ class LossCurveDisplay:
         return cls.from_estimators({name: estimator}, ax=ax, log=log, line_kw=line_kw)
 
     @classmethod
-    def from_estimators(cls, estimators, *, ax=None, log=False, line_kw=None):
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any] | Sequence[Any],
+        *,
+        ax: "Axes | None" = None,
+        log: bool = False,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves of several fitted estimators, to compare them.
 
         Parameters
@@ -135,7 +163,13 @@ class LossCurveDisplay:
         curves = {name: _curves(name, estimator) for name, estimator in estimators.items()}
         return cls(curves).plot(ax, log=log, line_kw=line_kw)
 
-    def plot(self, ax=None, *, log=False, line_kw=None):
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        log: bool = False,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves.
 
         Parameters

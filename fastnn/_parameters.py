@@ -3,14 +3,20 @@
 import inspect
 import itertools
 import textwrap
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions
+from sklearn.utils.metaestimators import available_if
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS
 from ._schedules import SCHEDULES
 from .kernels.rules import SOLVERS
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+Estimator = TypeVar("Estimator")
 
 _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
@@ -167,7 +173,7 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Names of the features, where X had any."""
 
 
-def parameters(score, more_parameters):
+def parameters(score: str, more_parameters: str) -> str:
     """The text on parameters and attributes for the docstring of an estimator."""
     names = ", ".join(map(repr, HIDDEN_ACTIVATIONS))
     return _PARAMETERS.format(
@@ -226,7 +232,12 @@ CONSTRAINTS = {
 }
 
 
-def own_defaults(estimator_class):
+def of_mini_batches(method: Method) -> Method:
+    """Hide a method from estimators whose solver goes through the whole set: ``partial_fit``."""
+    return available_if(lambda self: self._supports_partial_fit())(method)  # type: ignore[no-any-return]
+
+
+def own_defaults(estimator_class: type[Estimator]) -> type[Estimator]:
     """Give a class the defaults of those parameters that scikit-learn's has not, as attributes.
 
     For an estimator that an older version has saved, and one of a subclass whose ``__init__`` sets
@@ -238,7 +249,7 @@ def own_defaults(estimator_class):
     return estimator_class
 
 
-def set_parameters(estimator, parameters):
+def set_parameters(estimator: object, parameters: dict[str, Any]) -> None:
     """Set attributes from the ``locals()`` of an ``__init__``, which has two long lists of them.
 
     scikit-learn wants the names in the signature, and each as an attribute.

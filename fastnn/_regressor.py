@@ -1,15 +1,18 @@
 """The regressor: real targets in, real outputs out."""
 
+from collections.abc import Sequence
 from numbers import Real
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 
 from ._base import BaseMLP
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, own_defaults, parameters, set_parameters
+from ._parameters import CONSTRAINTS, of_mini_batches, own_defaults, parameters, set_parameters
 from ._targets import Reals, checked_quantiles
+from ._typing import Activation, Array, Data, Schedule, Scoring, Seed, Units, Weights
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
@@ -52,6 +55,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     True
     """
 
+    quantile: float | Sequence[float]
+    huber_delta: float
+    standardize_target: bool
+
     _parameter_constraints = {
         **CONSTRAINTS,
         "loss": [StrOptions(set(LOSSES) - {"log_loss", "cross_entropy"})],
@@ -62,50 +69,50 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss="squared_error",
-        hidden_layer_sizes=(100,),
-        activation="relu",
+        loss: str = "squared_error",
+        hidden_layer_sizes: Units = (100,),
+        activation: Activation | Sequence[Activation] = "relu",
         *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        n_threads=None,
-        out_activation=None,
-        init="glorot",
-        standardize=False,
-        dropout=0.0,
-        weight_decay=0.01,
-        clip_norm=None,
-        max_time=None,
-        scoring=None,
-        weight_average=None,
-        lazy_update=False,
-        quantile=0.5,
-        huber_delta=1.0,
-        standardize_target=False,
-    ):
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Seed | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int | str = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        n_threads: int | None = None,
+        out_activation: Activation | None = None,
+        init: str | tuple[Weights, Weights] = "glorot",
+        standardize: bool = False,
+        dropout: float | Sequence[float] = 0.0,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        max_time: float | None = None,
+        scoring: Scoring | None = None,
+        weight_average: float | None = None,
+        lazy_update: bool = False,
+        quantile: float | Sequence[float] = 0.5,
+        huber_delta: float = 1.0,
+        standardize_target: bool = False,
+    ) -> None:
         set_parameters(self, locals())
 
-    @available_if(lambda self: self._supports_partial_fit())
-    def partial_fit(self, X, y, sample_weight=None):
+    @of_mini_batches
+    def partial_fit(self, X: Data, y: Data, sample_weight: ArrayLike | None = None) -> Self:
         """Go through the given examples once, in mini-batches, from the present weights.
 
         Every parameter acts from the next call on. A new ``learning_rate_init``, or another
@@ -145,7 +152,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """Targets of other examples, in the form of those of the training examples."""
         return targets.encode(y, "y_val", "y")
 
-    def predict(self, X):
+    def predict(self, X: Data) -> Array:
         """Predict target values.
 
         Parameters
@@ -162,7 +169,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         output = self._outputs(X)
         return self._targets(self, self.n_outputs_).decide(output)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Data, y: Data, sample_weight: ArrayLike | None = None) -> float:
         """Share of the loss that the predictions explain.
 
         It is R^2 for the losses 'squared_error' and 'rss', and for 'poisson' as in scikit-learn;

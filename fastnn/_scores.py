@@ -4,7 +4,10 @@ D^2 = 1 - loss(y, prediction) / loss(y, c), where c is the constant with the lea
 0 for the constant. R^2 is D^2 of the squared error.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import (
     d2_absolute_error_score,
@@ -14,8 +17,16 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_array, check_consistent_length
 
+from ._typing import Array
 
-def d2_quantile_score(y_true, y_pred, *, quantiles, sample_weight=None):
+
+def d2_quantile_score(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    quantiles: float | Sequence[float] | Array,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Share of the pinball loss that predicted quantiles explain, on the average over them.
 
     For one quantile and one target it is scikit-learn's ``d2_pinball_score``. As a scorer of

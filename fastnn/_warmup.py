@@ -1,6 +1,9 @@
 """Compile every kernel ahead of time."""
 
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .kernels.shuffle import shuffle
 from .kernels.train import losses, predict, train
@@ -8,7 +11,7 @@ from .kernels.train import losses, predict, train
 _ENTRIES = train, predict, losses, shuffle
 
 
-def warmup(dtypes=("float32", "float64")):
+def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bool]:
     """Compile all kernels, or load them from the disk cache, so that no fit has to wait.
 
     Parameters
@@ -31,10 +34,10 @@ def warmup(dtypes=("float32", "float64")):
     >>> import fastnn
     >>> ready = fastnn.warmup(["float64"])
     """
-    dtypes = [np.dtype(dtype) for dtype in dtypes]
-    for dtype in dtypes:
+    wanted = [np.dtype(dtype) for dtype in dtypes]
+    for dtype in wanted:
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
     # A list, not a generator: all of them are compiled even if the first was not cached.
-    cached = {dtype.name: [entry.prepare(dtype) for entry in _ENTRIES] for dtype in dtypes}
+    cached = {dtype.name: [entry.prepare(dtype) for entry in _ENTRIES] for dtype in wanted}
     return {name: all(entries) for name, entries in cached.items()}

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import warnings
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,6 @@ def test_examples_in_the_texts_run(path):
     """All Python blocks of a file, in order, in one namespace."""
     namespace = {}
     blocks = python_blocks((ROOT / path).read_text())
-    assert blocks
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for block in blocks:
@@ -63,7 +63,6 @@ def test_examples_in_the_texts_run(path):
 def test_files_are_where_the_texts_say(path):
     text = (ROOT / path).read_text()
     named = set(re.findall(r"`((?:fastnn|kernels|tests|bench|docs)/[\w./]*)`", text))
-    assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
@@ -73,12 +72,26 @@ def test_functions_are_where_the_texts_say(path):
         r"((?:`\w+`(?:, | of )?)+) (?:in|of)\s`(fastnn|kernels)/(\w+)\.py`",
         (ROOT / path).read_text(),
     )
-    assert named
     for names, folder, file in named:
         package = "fastnn" if folder == "fastnn" else "fastnn.kernels"
         module = importlib.import_module(f"{package}.{file}")
         for name in re.findall(r"\w+", names):
             assert re.search(rf"\b{name}\b", inspect.getsource(module)), (name, file)
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = (ROOT / "docs" / "index.md").read_text()
+    listed = re.findall(r"^([\w/*[\]]+)$", contents, re.MULTILINE)
+    pages = {Path(path).stem for path in DOCS} - {"index"}
+    assert {page for page in pages if not any(fnmatch(page, entry) for entry in listed)} == set()
+
+
+def test_examples_and_references_are_found_in_the_texts():
+    """The tests above would pass if their patterns matched nothing."""
+    notes = (ROOT / "docs" / "from_the_notes_to_the_code.md").read_text()
+    assert python_blocks(notes)
+    assert re.search(r"`\w+` in `(fastnn|kernels)/\w+\.py`", notes)
+    assert "`kernels/network.py`" in notes
 
 
 def public_callables():

@@ -1,7 +1,9 @@
 """What is in wheels and in the source distribution, built from a copy of the checkout."""
 
+import ast
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,7 +97,7 @@ def test_the_wheel_holds_fastnn_and_its_kernels_and_nothing_else(wheel):
     for name, path in package_files().items():
         assert installed[name] == path.read_bytes(), name
     tops = {name.split("/")[0] for name in found}
-    assert tops == {"fastnn", f"fastnn-{fastnn.__version__}.dist-info"}
+    assert tops == {"fastnn", f"fastnn_mlp-{fastnn.__version__}.dist-info"}
 
 
 def test_the_wheel_holds_the_license(wheel):
@@ -106,14 +108,56 @@ def test_the_wheel_holds_the_license(wheel):
 
 def test_the_metadata_says_what_users_and_tools_need(wheel):
     found = metadata(wheel)
-    assert found["Name"] == "fastnn"
+    assert found["Name"] == "fastnn-mlp"
     assert found["Version"] == fastnn.__version__
     assert found["License-Expression"] == "BSD-3-Clause"
     assert found["Requires-Python"] == ">=3.11"
     assert {"test", "bench"} <= set(found.get_all("Provides-Extra"))
     assert found.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
-    required = [line for line in found.get_all("Requires-Dist") if "extra ==" not in line]
-    assert sorted(line.split(">=")[0] for line in required) == ["numba", "numpy", "scikit-learn"]
+
+
+def imported(source):
+    """The top-level modules that a module imports wherever it is imported itself."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_what_is_imported_is_required_and_nothing_else(wheel):
+    sources = [data for name, data in contents(wheel).items() if name.endswith(".py")]
+    needed = {module for source in sources for module in imported(source)}
+    needed = needed - sys.stdlib_module_names - {"fastnn"}
+    lines = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    required = {line.split(">=")[0] for line in lines}
+    assert {name.replace("scikit-learn", "sklearn") for name in required} == needed
+
+
+def test_links_of_the_long_description_are_absolute_and_lead_into_this_repository(wheel):
+    found = metadata(wheel)
+    urls = dict(line.split(", ") for line in found.get_all("Project-URL"))
+    assert {"Source", "Documentation", "Changelog", "Issues"} <= set(urls)
+    text = found.get_payload(decode=True).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if not link.startswith("https://")] == []
+    for link in [*links, *urls.values()]:
+        if match := re.fullmatch(rf"{urls['Source']}/(?:blob|raw|tree)/main/([^#]+)(#.*)?", link):
+            assert (ROOT / match[1]).exists(), link
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"repository-code: {urls['Source']}\n" in citation
+    assert f"version: {fastnn.__version__}\n" in citation
+
+
+def test_another_distribution_called_fastnn_in_the_same_folder_is_a_warning(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    done = python("-P", "-c", "import fastnn", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "fastnn-0.4.0.dist-info").mkdir()
+    done = python("-P", "-c", "import fastnn", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0
+    assert done.stderr.startswith("<string>:1: UserWarning: The distribution fastnn 0.4.0")
 
 
 def test_the_source_distribution_holds_the_kernels_and_builds_the_same_wheel(built, wheel):
@@ -149,6 +193,33 @@ def test_kernels_cannot_be_imported_from_the_checkout_by_another_name():
     assert done.returncode != 0
     assert "ImportError" in done.stderr
     assert "pip install -e" in done.stderr
+
+
+@pytest.fixture(params=["wheel", pytest.param("editable", marks=pytest.mark.nightly)])
+def installed_to_be_read(request, wheel, tmp_path):
+    """The Python of an environment with fastnn, and with what it needs from this one."""
+    venv.create(tmp_path)
+    (site,) = tmp_path.glob("[Ll]ib/**/site-packages")
+    needed = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "needed.pth").write_text("\n".join(needed))
+    (executable,) = [*tmp_path.glob("bin/python"), *tmp_path.glob("Scripts/python.exe")]
+    what = [wheel]
+    if request.param == "editable":
+        source = tmp_path / "checkout"
+        shutil.copytree(ROOT, source, ignore=not_source)
+        # Type checkers run no import hooks, which the other mode makes.
+        what = ["--config-settings", "editable_mode=strict", "--editable", source]
+    pip = ["-m", "pip", "--python", executable, "install", "--no-deps"]
+    done = python("-P", *pip, *what, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return executable
+
+
+def test_type_checkers_see_the_types_of_what_users_call(installed_to_be_read, tmp_path):
+    use = shutil.copy(ROOT / "tests" / "typed_use.py", tmp_path)
+    options = ["--strict", "--python-executable", installed_to_be_read]
+    done = python("-P", "-m", "mypy", *options, use, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +294,7 @@ def test_a_wheel_with_machine_code_is_for_this_python_and_holds_the_same_sources
     wheel_with_machine_code, wheel
 ):
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    assert wheel_with_machine_code.name.startswith(f"fastnn-{fastnn.__version__}-{tag}-{tag}")
+    assert wheel_with_machine_code.name.startswith(f"fastnn_mlp-{fastnn.__version__}-{tag}-{tag}")
     found, plain = contents(wheel_with_machine_code), contents(wheel)
     built = {name for name in found if name.startswith("fastnn/kernels/built/")}
     assert len(built) == 4 * 2 * len(LEVELS)  # entries, dtypes
