@@ -9,6 +9,7 @@ import sklearn.base  # noqa: F401
 from ._backpropagation import Network, backpropagation
 from ._classifier import MLPClassifier
 from ._display import LossCurveDisplay
+from ._exchange import from_sklearn, skops_types, to_sklearn
 from ._regressor import MLPRegressor
 from ._scores import d2_quantile_score
 from ._warmup import warmup
@@ -21,5 +22,8 @@ __all__ = [
     "Network",
     "backpropagation",
     "d2_quantile_score",
+    "from_sklearn",
+    "skops_types",
+    "to_sklearn",
     "warmup",
 ]
