@@ -486,7 +486,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
 
     def __getstate__(self):
         # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
-        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
+        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in passing}
 

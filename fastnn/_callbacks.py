@@ -54,6 +54,7 @@ class Tasks:
     def begin(self):
         """Begin an epoch."""
         if self._context is not None:
+            self._publish()
             self._task = self._context.subcontext(task_name=self._name)
             self._task.call_on_fit_task_begin(**self._arguments)
 
