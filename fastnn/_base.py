@@ -421,8 +421,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         --------
         >>> from sklearn.datasets import load_iris
         >>> from fastnn import MLPClassifier
-        >>> model = MLPClassifier((20, 10), activation=["relu", "tanh"], random_state=0)
-        >>> print(model.set_params(max_iter=500).fit(*load_iris(return_X_y=True)).summary())
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier((20, 10), activation=["relu", "tanh"])
+        >>> print(model.partial_fit(X, y, classes=[0, 1, 2]).summary())
         layer     units  activation  parameters  bytes
         input         4
         hidden 1     20  relu               100    800
