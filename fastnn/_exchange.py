@@ -37,6 +37,8 @@ _NOT_NEEDED = {
     "threshold",
     "pos_label",
 }
+# What the network predicts by, so that nothing else can take its place.
+_PREDICTS = {"activation", "hidden_layer_sizes", "out_activation", "threshold", "pos_label"}
 _LEARNT = "n_features_in_", "feature_names_in_", "n_layers_", "n_outputs_", "out_activation_"
 _HISTORY = [name for name in History.ATTRIBUTES.values() if name[0] != "_"]
 
@@ -53,8 +55,9 @@ def to_sklearn(model, **params):
     model : MLPClassifier or MLPRegressor
         A fitted estimator, or one of a subclass.
     **params : parameters of the model
-        What to take in place of the model's own, such as ``solver='adam', dropout=0`` for a network
-        that was trained in a way that scikit-learn does not know, and will not be trained further.
+        What to take in place of the model's own where it is for training alone, such as
+        ``solver='adam', dropout=0`` for a network that was trained in a way that scikit-learn does
+        not know.
 
     Returns
     -------
@@ -65,6 +68,8 @@ def to_sklearn(model, **params):
     ------
     ValueError
         If scikit-learn's class cannot hold the network, or a parameter; all of them are named.
+    TypeError
+        If the model is not one of fastnn, or a parameter cannot be replaced.
     NotFittedError
         If the model is not fitted.
 
@@ -80,9 +85,12 @@ def to_sklearn(model, **params):
     check_is_fitted(model)
     make = neural_network.MLPClassifier if is_classifier(model) else neural_network.MLPRegressor
     settings = model._settings()
-    unknown = params.keys() - vars(settings).keys()
-    if unknown:
-        raise TypeError(f"{type(model).__name__} has no parameters {sorted(unknown)}.")
+    others = params.keys() - (vars(settings).keys() - _PREDICTS)
+    if others:
+        raise TypeError(
+            f"{sorted(others)} cannot be replaced: only parameters of {type(model).__name__} that "
+            "are for training alone can."
+        )
     vars(settings).update(params)
     theta, units = model._network()
     settings.hidden_layer_sizes = tuple(units[1:-1])
@@ -145,9 +153,14 @@ def _check_holds(model, settings, make, shared):
         lacking.append(("out_activation", model.out_activation_))
     if lacking:
         said = ", ".join(f"{name}={value!r}" for name, value in lacking)
+        of_training = [f"{name}=..." for name, _ in lacking if name not in _PREDICTS]
+        way_out = (
+            " For training alone, give what it should have in their place: "
+            f"to_sklearn(model, {', '.join(of_training)})."
+        )
         raise ValueError(
-            f"scikit-learn's {make.__name__} cannot hold {said}. Where that is for training alone, "
-            f"give what it should have in its place: to_sklearn(model, {lacking[0][0]}=...)."
+            f"scikit-learn's {make.__name__} cannot hold {said}."
+            + (way_out if len(of_training) == len(lacking) else "")
         )
 
 

@@ -27,7 +27,8 @@ SHARED = {
     "names": ("MLPClassifier", {"solver": "sgd", "activation": "logistic"}, NAMES[Y]),
     "two names": ("MLPClassifier", {"solver": "lbfgs"}, NAMES[Y % 2]),
     "labels": ("MLPClassifier", {"solver": "sgd", "nesterovs_momentum": False}, LABELS),
-    "sparse labels": ("MLPClassifier", {"early_stopping": True}, sp.csr_matrix(LABELS)),
+    "sparse labels": ("MLPClassifier", {}, sp.csr_matrix(LABELS)),
+    "early stopping": ("MLPClassifier", {"early_stopping": True}, Y),
     "one class": ("MLPClassifier", {}, np.full(300, 3)),
     "regression": ("MLPRegressor", {"activation": "identity"}, X[:, 20]),
     "outputs": ("MLPRegressor", {"solver": "sgd", "learning_rate": "invscaling"}, X[:, 20:23]),
@@ -171,15 +172,17 @@ def test_what_scikit_learn_cannot_hold_is_an_error_that_names_it(case):
 
 def test_all_that_it_cannot_hold_is_named_at_once_and_may_be_replaced():
     model = MLPClassifier(**SETTINGS, solver="nadam", dropout=0.1).fit(X, Y)
-    with pytest.raises(ValueError, match=r"cannot hold solver='nadam', dropout=0\.1\. "):
+    said = r"cannot hold solver='nadam', dropout=0\.1\. .*model, solver=\.\.\., dropout=\.\.\.\)"
+    with pytest.raises(ValueError, match=said):
         to_sklearn(model)
     other = to_sklearn(model, solver="adam", dropout=0)
     assert other.solver == "adam"
     np.testing.assert_allclose(other.predict_proba(X), model.predict_proba(X), 1e-12, 1e-12)
     assert not hasattr(other, "_optimizer")  # the state was that of another solver
     assert model.solver == "nadam"
-    with pytest.raises(TypeError, match=r"has no parameters \['drop'\]"):
-        to_sklearn(model, drop=0)
+    for name in ("drop", "activation", "threshold"):
+        with pytest.raises(TypeError, match=rf"\['{name}'\] cannot be replaced"):
+            to_sklearn(model, **{name: 0})
 
 
 def test_parameters_that_it_need_not_hold():
@@ -236,7 +239,9 @@ def test_skops_loads_all_that_fastnn_saves_by_the_types_that_are_named(after_epo
         saved = skops.io.dumps(model)
         found.update(skops.io.get_untrusted_types(data=saved))
         assert_same(skops.io.loads(saved, trusted=skops_types()), model)
-    assert found == set(skops_types())
+    assert found <= set(skops_types())
+    if hasattr(MLPClassifier, "set_callbacks"):  # without them there are no checkpoints
+        assert found == set(skops_types())
 
 
 def test_skops_trusts_nothing_else():
