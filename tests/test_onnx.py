@@ -215,6 +215,20 @@ def test_probabilities_of_labels_by_name(zipmap):
     np.testing.assert_allclose(rows, model.predict_proba(given), 1e-5, 1e-5)
 
 
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize("activation", ["step", "gelu_erf", "selu"])
+def test_older_versions_of_onnx(activation, opset):
+    model = MLPRegressor.from_weights(
+        [X[:64, :6] / 16, X[:6, :6] / 16],
+        [X[0, :6], X[1, :6]],
+        activation=activation,
+        loss="quantile",
+        quantile=[0.2, 0.5, 0.8],
+    )
+    graph = skl2onnx.to_onnx(model, X[:1], target_opset=opset)
+    np.testing.assert_allclose(run(graph, X)[0], model.predict(X), rtol=1e-5, atol=1e-5)
+
+
 def test_any_number_of_rows():
     model = MLPRegressor(**SETTINGS).fit(X, SCALED)
     graph = converted(model, X)
