@@ -14,6 +14,7 @@ try:
     from ._backpropagation import Network, backpropagation
     from ._classifier import MLPClassifier
     from ._display import LossCurveDisplay
+    from ._exchange import from_sklearn, skops_types, to_sklearn
     from ._regressor import MLPRegressor
     from ._scores import d2_quantile_score
     from ._tabular import TabularClassifier, TabularRegressor
@@ -33,6 +34,9 @@ __all__ = [
     "TabularRegressor",
     "backpropagation",
     "d2_quantile_score",
+    "from_sklearn",
+    "skops_types",
+    "to_sklearn",
     "warmup",
 ]
 

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from . import _summary
 from ._activations import check_activations
 from ._callbacks import Followed, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
@@ -49,6 +50,13 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
+    # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
+    # page of the class that this one stands in for.
+    _doc_link_module = "fastnn"
+    _doc_link_template = (
+        "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network."
+        "{estimator_name}.html"
+    )
 
     @classmethod
     def from_weights(cls, coefs: Weights, intercepts: Weights, **params: Any) -> Self:
@@ -437,6 +445,43 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             Theta.append(theta[first:last].reshape(-1, n_out).T)
             Theta[-1].flags.writeable = False
         return Theta
+
+    def summary(self):
+        """Describe the layers: units, activation functions, parameters, bytes.
+
+        Returns
+        -------
+        str
+            A line for each layer. What is not known before ``fit`` is a question mark: inputs and
+            outputs, and whether parameters are float32 or float64.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as described.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastnn import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier((20, 10), activation=["relu", "tanh"])
+        >>> print(model.partial_fit(X, y, classes=[0, 1, 2]).summary())
+        layer     units  activation  parameters  bytes
+        input         4
+        hidden 1     20  relu               100    800
+        hidden 2     10  tanh               210  1,680
+        output        3  softmax             33    264
+        total                               343  2,744
+        """
+        return _summary.text(self)
+
+    def _get_params_html(self, *args, **kwargs):
+        """The table of parameters, which scikit-learn shows in notebooks, below the network."""
+        params = super()._get_params_html(*args, **kwargs)
+        table = params._html_repr
+        params._html_repr = lambda: _summary.as_html(self) + table()
+        return params
 
     def _tasks(self, settings, history, progress, given, incremental, fit):
         """The fit and its epochs as scikit-learn's callbacks see them."""

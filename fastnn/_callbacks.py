@@ -21,7 +21,7 @@ class Followed(CallbackSupportMixin):
 
     def __getstate__(self):
         # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
-        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
+        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in passing}
 
@@ -67,6 +67,7 @@ class Tasks:
     def begin(self):
         """Begin an epoch."""
         if self._context is not None:
+            self._publish()
             self._task = self._context.subcontext(task_name=self._name)
             self._task.call_on_fit_task_begin(**self._arguments)
 

@@ -78,8 +78,10 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         ``scoring='loss'``, see docs/validation.md.
     validation_fraction : float in [0, 1), default=0.1
         The fraction set aside. 0 goes with ``early_stopping`` only where ``X_val`` is given.
-    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
-        Decay of Adam's first and second moments.
+    beta_1 : float in [0, 1), default=0.9
+        Decay of Adam's first moments.
+    beta_2 : float in [0, 1), default=0.999
+        Decay of Adam's second moments.
     epsilon : float, default=1e-8
         Adam's guard against division by zero.
     n_iter_no_change : int or inf, default=10
