@@ -25,7 +25,6 @@ from ._validation import check_together
 
 # The settings of all members, chosen by the mean over 16 tables, see bench/quality.py.
 PRESET = dict(
-    activation="silu",
     solver="adamw",
     alpha=0.0,
     learning_rate="cosine",

@@ -95,7 +95,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         "class_weight": [None, StrOptions({"balanced"}), dict],
     }
     _member = MLPClassifier
-    _preset = dict(learning_rate_init=4e-3, weight_decay=0.3, dropout=0.2)
+    _preset = dict(activation="relu", learning_rate_init=4e-3, weight_decay=0.3, dropout=0.3)
     _bins = dict(n_bins=16, height=0.3)
 
     def __init__(
@@ -256,7 +256,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     """
 
     _member = MLPRegressor
-    _preset = dict(learning_rate_init=1e-2, weight_decay=0.1, dropout=0.1)
+    _preset = dict(activation="silu", learning_rate_init=1e-2, weight_decay=0.1, dropout=0.1)
     _bins = dict(n_bins=32, height=0.2)
 
     def __init__(
