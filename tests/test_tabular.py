@@ -268,7 +268,8 @@ def test_a_member_is_the_network_fitted_alone(make, y, monkeypatch):
     monkeypatch.setattr(
         make, "_parts", lambda *arguments: parts.append(learn(*arguments)) or parts[0]
     )
-    model = make(**SMALL | dict(n_members=5), n_threads=2).fit(X_TABLE, y)
+    settings = SMALL | dict(n_members=5, validation_fraction=0.2)
+    model = make(**settings, n_threads=2).fit(X_TABLE, y)
     columns, names = checked_columns(make(), X_TABLE, reset=True)
     table = model._encoder.transform(columns, names)
     target = np.searchsorted([0, 1, 2], y) if make is TabularClassifier else model._encode(y)
