@@ -28,8 +28,9 @@ from ._network import make_data, make_net, net_to_predict, predict
 from ._one_at_a_time import turn
 from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
-from ._standardize import Standardization
+from ._standardize import Standardization, scaler_of
 from ._state import shallow_copy
+from ._trainer import Trainer
 from ._validation import Validation, a_part, given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 
@@ -45,6 +46,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
+
+    # How examples become data, and who computes with them; others where X is on other machines.
+    _make_data, _make_trainer = staticmethod(make_data), Trainer
+    _predict_rows, _scaler_of = staticmethod(predict), staticmethod(scaler_of)
 
     @classmethod
     def from_weights(cls, coefs, intercepts, **params):
@@ -157,7 +162,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
 
         X = as_table(X)
         given = X, y, sample_weight
-        X, y = checked_data(self, X, y, reset=first_pass)
+        X, y, sample_weight = self._checked(X, y, sample_weight, reset=first_pass)
         targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
         target = targets.encode(y)
         sample_weight = checked_weight(sample_weight, X)
@@ -178,7 +183,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
         target = scaling.of_targets(target)
         in_codes = targets.kind == "binary" or network["loss"] == "cross_entropy"
-        data = make_data(
+        data = self._make_data(
             X,
             standardized=scaling.of_features(X),
             codes=target if in_codes else None,
@@ -192,7 +197,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
-                return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
+                return fit_lbfgs(
+                    settings, net, data, rows, theta, history, tasks, report, self._make_trainer
+                )
             if examples is not None:
                 held = given_examples(examples, scaling, *validation[:2])
             elif settings.early_stopping:
@@ -203,12 +210,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             watched = None
             if held is not None:
                 present = functools.partial(self._fitted_copy, theta)
-                watched = Validation(settings, targets, net, theta, held, present)
+                watched = Validation(
+                    settings, targets, net, theta, held, present, self._predict_rows
+                )
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
-            return fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks)
+            return fit_stochastic(
+                settings, net, data, rows, monitor, rng, incremental, tasks, self._make_trainer
+            )
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""
@@ -222,6 +233,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             type(self).__name__,
         )
         return SimpleNamespace(**parameters)
+
+    def _checked(self, X, y, sample_weight, reset):
+        """X and y as ``checked_data`` has them, and sample_weight as it is."""
+        return *checked_data(self, X, y, reset=reset), sample_weight
 
     def _network_settings(self, settings, targets, n_features):
         """The arguments of ``make_net``, checked."""
@@ -368,7 +383,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             )
         if first_pass or not hasattr(self, "_scaling"):
             self._scaling = Standardization()
-        self._scaling.learn(X, target, self.standardize, targets)
+        self._scaling.learn(X, target, self.standardize, targets, self._scaler_of)
         return self._scaling
 
     @classmethod

@@ -43,7 +43,9 @@ class Progress:
         self.average = None
 
 
-def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
+def fit_stochastic(
+    settings, net, data, rows, monitor, rng, incremental, tasks, make_trainer=Trainer
+):
     """Train ``monitor.progress.theta`` in place by mini-batches.
 
     Parameters
@@ -60,6 +62,8 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
     incremental : bool
         Whether to go through the examples once, for ``partial_fit``.
     tasks : Tasks
+    make_trainer : callable
+        ``Trainer``, or one with its methods for data that are elsewhere.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
         progress.average = WeightAverage(settings.weight_average)
     with (
         monitor.report as report,
-        Trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
+        make_trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
     ):
         trainer.updates = optimizer.t
         started = time.perf_counter()  # every kernel is compiled by now
@@ -148,7 +152,7 @@ def _batch_size(batch_size, n_train):
     return int(min(batch_size, n_train))
 
 
-def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
+def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report, make_trainer=Trainer):
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector.
 
     Parameters and what is returned are as in ``fit_stochastic``.
@@ -167,7 +171,7 @@ def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
             raise StopIteration
         tasks.begin()
 
-    with report, Trainer(net, theta, data, len(rows), settings.n_threads) as trainer:
+    with report, make_trainer(net, theta, data, len(rows), settings.n_threads) as trainer:
         started = time.perf_counter()
         tasks.begin()
         try:

@@ -21,12 +21,12 @@ from sklearn.utils import gen_batches
 BLOCK_SIZE = 2**18
 
 
-def _scaler(X):
-    """A ``StandardScaler`` fitted to X in little memory."""
+def scaler_of(X, scaler=None):
+    """A ``StandardScaler`` fitted to X in little memory; or ``scaler``, which goes on with X."""
     if sp.issparse(X):
         return StandardScaler(with_mean=False).fit(X)
     n_samples, n_features = X.shape
-    scaler = StandardScaler()
+    scaler = scaler or StandardScaler()
     with np.errstate(invalid="ignore"):  # rounding may make the variance of a constant negative
         for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
             scaler.partial_fit(X[rows])
@@ -46,12 +46,12 @@ class Standardization:
         self.features = features
         self.targets = targets
 
-    def learn(self, X, y, features, targets):
+    def learn(self, X, y, features, targets, scaler_of=scaler_of):
         """Learn means and scales that are wanted and not yet known; forget those not wanted."""
         if not features:
             self.features = None
         elif self.features is None:
-            self.features = _scaler(X)
+            self.features = scaler_of(X)
         elif sp.issparse(X):
             self.features.with_mean = False
         if not targets:

@@ -33,9 +33,11 @@ class Trainer:
         None: as many as pay off, found out while training.
     state : (n_slots, n_params) or None
         The optimiser's.
+    given : bool
+        Whether ``gradient`` is given, the sum over a mini-batch, and only updates are made.
     """
 
-    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None):
+    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None, given=False):
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
         operations = operations_per_example(net.units)
@@ -43,19 +45,19 @@ class Trainer:
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
-        self._theta, self._batch_size = theta, int(batch_size)
+        self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
-        self._gradient = np.zeros_like(theta)
+        self.gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-            Params(theta, np.zeros_like(theta), self._gradient, state),
+            Params(theta, np.zeros_like(theta), self.gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads),
+            plan_for(net.units, batch_size, most_threads, given),
             work_for(
                 net.units,
                 theta.dtype,
@@ -113,6 +115,6 @@ class Trainer:
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""
-        self._theta[...] = theta
+        self.theta[...] = theta
         loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
-        return loss, self._gradient.astype(np.float64)
+        return loss, self.gradient.astype(np.float64)

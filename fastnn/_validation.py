@@ -66,11 +66,14 @@ class Validation:
     held : Held
     present : callable
         ``present()`` is a fitted copy of the estimator with the present weights, for scorers.
+    predict : callable
+        ``predict``, or what does the same for data that are elsewhere.
     """
 
-    def __init__(self, settings, targets, net, theta, held, present):
+    def __init__(self, settings, targets, net, theta, held, present, predict=predict):
         self._settings, self._targets, self._held = settings, targets, held
         self._net, self._theta, self._present = net, theta, present
+        self._predict = predict
         self._values = held.target
         if net.loss != CROSS_ENTROPY:
             self._values = targets.values(held.target, theta.dtype)
@@ -86,7 +89,7 @@ class Validation:
     def _outputs(self):
         """Outputs of the network for these examples, with its present weights."""
         held, n_threads = self._held, self._settings.n_threads
-        return predict(self._net, self._theta, held.data, held.rows, n_threads)
+        return self._predict(self._net, self._theta, held.data, held.rows, n_threads)
 
     def _loss(self, outputs):
         return validation_loss(self._net, outputs, self._values, self._weight)
