@@ -23,11 +23,13 @@ import joblib
 import numpy as np
 import scipy.sparse as sp
 from dask.distributed import get_client, get_worker
+from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import validate_data
 
 from . import _classifier, _regressor
-from ._inputs import checked_data
+from ._inputs import checked_data, checked_labels
 from ._network import make_data, operations_per_example, predict
 from ._standardize import scaler_of
 from ._state import restore, state_of
@@ -52,11 +54,12 @@ class Group:
         Of the fit.
     number : int
         Of the group, from 0.
-    parts : list of (n, n_features) ndarray
+    parts : list of (n, n_features) ndarray, or None for a partition without rows
     """
 
     def __init__(self, dtype, number, parts):
         self._number = number
+        parts = [part for part in parts if part is not None]
         self._X = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
         self._X = self._X.astype(dtype, copy=False)
 
@@ -94,9 +97,8 @@ class Group:
         """Mean loss and gradient of these of its rows, None is all, in update number ``t``."""
         rows = np.arange(len(self._X)) if rows is None else rows
         self._trainer.updates = t - 1
-        with self._trainer as trainer:
-            loss, _ = trainer.loss_and_gradient(theta, rows, 0.0)
-        return loss, trainer.gradient
+        loss, _ = self._trainer.loss_and_gradient(theta, rows, 0.0)
+        return loss, self._trainer.gradient
 
     def outputs(self, theta, rows):
         """Outputs of the network for these of its rows."""
@@ -133,6 +135,8 @@ class Rows:
                 f"X, y and sample_weight must have the same partitions, but have "
                 f"{', '.join(str(len(of_one)) for of_one in partitions)} of them."
             )
+        if X.ndim != 2:
+            raise ValueError(f"X must have two dimensions, got {X.ndim}.")
         like = X._meta if hasattr(X, "columns") else np.empty((0, X.shape[1]))
         validate_data(estimator, like, reset=reset, skip_check_array=True)
         probe = type(estimator)._local()
@@ -364,8 +368,12 @@ def _checked_partition(probe, number, X, y, sample_weight):
         X, y = checked_data(probe, X, y, reset=False)
         if sp.issparse(X):
             raise TypeError("It is sparse, but a Dask X must be dense.")
+        if is_classifier(probe):
+            checked_labels(y)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+            given = dict(input_name="sample_weight", ensure_2d=False, dtype=np.float64)
+            sample_weight = check_array(sample_weight, **given)
+            check_consistent_length(X, sample_weight)
     except (TypeError, ValueError) as error:
         make = TypeError if isinstance(error, TypeError) else ValueError
         raise make(f"Partition {number} of X, y or sample_weight: {error}") from error
@@ -506,7 +514,7 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
     >>> from fastnn.dask import MLPClassifier
     >>> from sklearn.datasets import load_iris
     >>> X, y = (dask.array.from_array(a, chunks=50) for a in load_iris(return_X_y=True))
-    >>> workers = dict(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    >>> workers = dict(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     >>> with Client(**workers, direct_to_workers=True):
     ...     classifier = MLPClassifier(solver="lbfgs", random_state=0).fit(X, y)
     >>> classifier.to_local().predict([[5.0, 3.5, 1.5, 0.2]])
@@ -577,7 +585,7 @@ class MLPRegressor(OnDask, _regressor.MLPRegressor):
     >>> from fastnn.dask import MLPRegressor
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = (dask.array.from_array(a, chunks=200) for a in load_diabetes(return_X_y=True))
-    >>> workers = dict(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    >>> workers = dict(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     >>> with Client(**workers, direct_to_workers=True):
     ...     regressor = MLPRegressor(
     ...         solver="lbfgs", standardize=True, standardize_target=True, alpha=10, random_state=0
