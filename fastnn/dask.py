@@ -35,7 +35,7 @@ from ._standardize import scaler_of
 from ._state import restore, state_of
 from ._threads import WORTH_A_THREAD
 from ._trainer import Trainer
-from .kernels.layout import empty_data, readonly
+from .kernels.layout import empty_data, readonly, starts_of
 
 # Workers that a group may lose in one step: then it is the group that kills them.
 MOST_LOST = 4
@@ -88,8 +88,7 @@ class Group:
         if n_threads is None:
             operations = operations_per_example(self._net.units) * batch_size
             n_threads = min(get_worker().state.nthreads, int(operations // WORTH_A_THREAD))
-        n_params = int(sum((layer["n_in"] + 1) * layer["n_out"] for layer in self._net.layers))
-        theta = np.zeros(n_params, self._X.dtype)
+        theta = np.zeros(starts_of(self._net.units)[-1], self._X.dtype)
         arguments = self._net, theta, self._data, min(batch_size, len(self._X)), max(1, n_threads)
         self._trainer = Trainer(*arguments)
 
