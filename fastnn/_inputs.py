@@ -158,12 +158,22 @@ def checked_labels(y, name="y"):
 
 def checked_weight(sample_weight, X):
     """Weight of each example as a vector of float64, or None."""
+    weight = weight_of_each(sample_weight, X)
+    if weight is not None:
+        refuse_no_weight(scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64))
+    return weight
+
+
+def weight_of_each(sample_weight, X):
+    """``checked_weight`` of some of the examples, whose weights may all be 0."""
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64) == 0:
+    return _check_sample_weight(sample_weight, X, dtype=np.float64)
+
+
+def refuse_no_weight(total):
+    if total == 0:
         raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
-    return weight
 
 
 def scaled_weight(weight, dtype):
@@ -173,9 +183,14 @@ def scaled_weight(weight, dtype):
     """
     if weight is None:
         return None, 1.0
-    exponent = int(np.frexp(abs(weight).max())[1])
-    scale = float(np.ldexp(1.0, min(1 - exponent, 1021)))
+    scale = weight_scale(abs(weight).max())
     return (weight * scale).astype(dtype), scale
+
+
+def weight_scale(largest):
+    """The power of two by which the largest weight is in [1, 2)."""
+    exponent = int(np.frexp(largest)[1])
+    return float(np.ldexp(1.0, min(1 - exponent, 1021)))
 
 
 def _needs_no_validation(estimator, X):
