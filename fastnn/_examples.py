@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ._inputs import checked_data, checked_weight
 from ._network import make_data
-from ._standardize import add_features, feature_scaler
+from ._standardize import scaler_of
 from ._validation import a_part
 
 
@@ -54,9 +54,7 @@ class Arrays:
         self._order = np.arange(self.n)
 
     def feature_scaler(self):
-        scaler = feature_scaler(self.is_sparse)
-        add_features(scaler, self._X)
-        return scaler
+        return scaler_of(self._X)
 
     def target_scaler(self):
         return StandardScaler().fit(self._target.reshape(self.n, -1))

@@ -198,16 +198,23 @@ def _needs_no_validation(estimator, X):
 
     It takes most of the time that a few rows take to predict.
     """
+    return (
+        not hasattr(estimator, "feature_names_in_")
+        and hasattr(estimator, "coefs_")
+        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and is_plain(X, getattr(estimator, "n_features_in_", None))
+    )
+
+
+def is_plain(X, n_features):
+    """Whether X is an array of finite numbers as kernels take them, with so many columns."""
     if not (
         type(X) is np.ndarray
         and X.ndim == 2
         and X.dtype in (np.float64, np.float32)
         and X.flags.c_contiguous
         and X.size > 0
-        and X.shape[1] == getattr(estimator, "n_features_in_", None)
-        and not hasattr(estimator, "feature_names_in_")
-        and hasattr(estimator, "coefs_")
-        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and X.shape[1] == n_features
     ):
         return False
     if X.size < 1000:

@@ -21,20 +21,16 @@ from sklearn.utils import gen_batches
 BLOCK_SIZE = 2**18
 
 
-def feature_scaler(is_sparse):
-    """A ``StandardScaler`` for ``add_features``."""
-    return StandardScaler(with_mean=not is_sparse)
-
-
-def add_features(scaler, X):
-    """Let a ``StandardScaler`` learn of X, in little memory."""
+def scaler_of(X, scaler=None):
+    """A ``StandardScaler`` fitted to X in little memory; or ``scaler``, which goes on with X."""
     if sp.issparse(X):
-        scaler.partial_fit(X)
-        return
+        return StandardScaler(with_mean=False).fit(X)
     n_samples, n_features = X.shape
+    scaler = scaler or StandardScaler()
     with np.errstate(invalid="ignore"):  # rounding may make the variance of a constant negative
         for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
             scaler.partial_fit(X[rows])
+    return scaler
 
 
 class Standardization:

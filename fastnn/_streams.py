@@ -8,6 +8,7 @@ a buffer while kernels train on the other.
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -17,11 +18,21 @@ import scipy.sparse as sp
 import sklearn
 from sklearn.base import is_classifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import validate_data
 
 from ._examples import in_codes
-from ._inputs import checked_data, checked_labels, refuse_no_weight, weight_of_each, weight_scale
+from ._inputs import (
+    as_table,
+    checked_data,
+    checked_labels,
+    is_plain,
+    refuse_no_weight,
+    weight_of_each,
+    weight_scale,
+)
 from ._network import make_data
-from ._standardize import add_features, feature_scaler
+from ._standardize import scaler_of
+from ._state import shallow_copy
 from ._validation import divided, held_part
 from .kernels.layout import readonly
 
@@ -105,7 +116,10 @@ class Stream:
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
-            source = dataset.dataset(source, format="parquet")
+            # Nothing but what a batch needs: otherwise all of a row group would be in memory.
+            options = dataset.ParquetFragmentScanOptions(pre_buffer=False)
+            file_format = dataset.ParquetFileFormat(default_fragment_scan_options=options)
+            source = dataset.dataset(source, format=file_format)
         if hasattr(source, "scanner"):
             return self._scanned(source)
         return source() if callable(source) else source
@@ -116,7 +130,9 @@ class Stream:
         if self.features is not None:
             more = [name for name in (*_names(self.target), self.weight) if name is not None]
             columns = list(dict.fromkeys([*self.features, *more]))
-        return dataset.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
+        return dataset.to_batches(
+            columns=columns, batch_size=2**15, batch_readahead=1, fragment_readahead=1
+        )
 
     def parts(self, batch):
         """X, y and sample_weight of a batch; None for what it has not."""
@@ -171,6 +187,7 @@ def _naming(number, first, when):
         ) from error
 
 
+_ROWS_AT_A_TIME = 4096
 # What is the same in all batches, see ``_checked``.
 _KINDS = "The type of X", "The kind of the labels", "The number of dimensions of y", "sample_weight"
 
@@ -234,7 +251,7 @@ class Streamed:
                 "A stream is for fit with a solver other than 'lbfgs'; partial_fit takes one batch."
             )
         self._estimator, self._stream, self._settings = estimator, stream, settings
-        self._like = self._n_rows = self._held = self.targets = None
+        self._like = self._names = self._nameless = self._n_rows = self._held = self.targets = None
         self._learn(first_pass)
         self.n, self.n_features, self.dtype = self._n_rows, estimator.n_features_in_, self._like[0]
         described = stream.buffer_rows, self.n, self.n_features, self.dtype.str
@@ -243,7 +260,7 @@ class Streamed:
     def _learn(self, first_pass):
         """The first pass: what the examples are."""
         estimator, settings = self._estimator, self._settings
-        self._features, self._targets, self._seen = feature_scaler(False), StandardScaler(), None
+        self._features, self._targets, self._seen = StandardScaler(), StandardScaler(), None
         if is_classifier(estimator):
             self._seen = _Seen(keeps=settings.early_stopping)
         else:
@@ -268,7 +285,7 @@ class Streamed:
     def _add(self, part):
         """Let the scalers learn of examples that would fill a buffer, as ``Arrays`` does of all."""
         X, target = _joined(part)
-        add_features(self._features, X)
+        scaler_of(X, self._features)
         if target is not None:
             self._targets.partial_fit(target.reshape(len(target), -1))
 
@@ -333,7 +350,16 @@ class Streamed:
         """X, y and weight of a batch, which are to be of the types of the first one."""
         if y is None:
             raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
-        X, y = checked_data(self._estimator, X, y, reset)
+        estimator, numbers = self._estimator, _numbers(X)
+        if numbers is not None:
+            if self._names != X.schema.names:
+                validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
+                # From here on names need not be known to who looks at the numbers.
+                self._names, self._nameless = X.schema.names, _without_names(estimator)
+            estimator, X, y, reset = self._nameless, numbers, np.asarray(y), False
+        # Validation takes most of the time of a small batch.
+        if self._n_rows is None or not self._is_plain(X, y):
+            X, y = checked_data(estimator, X, y, reset)
         if sp.issparse(X):
             raise ValueError("X is sparse, but a stream takes dense X alone.")
         weight = weight_of_each(weight, X)
@@ -344,6 +370,17 @@ class Streamed:
             if one != other:
                 raise ValueError(f"{what} is {one}, but {other} in the first batch.")
         return X, y, weight
+
+    def _is_plain(self, X, y):
+        """Whether validation would give a batch back as it is, once the first pass is done."""
+        return (
+            (self._nameless is not None or not hasattr(self._estimator, "feature_names_in_"))
+            and is_plain(X, self.n_features)
+            and type(y) is np.ndarray
+            and y.ndim == self._like[2]
+            and len(y) == len(X)
+            and (y.dtype.kind in "biuU" or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
+        )
 
     def _encode(self, y):
         """The target of a batch, with no other labels than there were in the first pass."""
@@ -465,8 +502,8 @@ class Streamed:
         """Fill both buffers in turn, from this epoch on; yields the first row of each."""
         with sklearn.config_context(**self._config):
             start, written = self._size, 0
-            for epoch in itertools.count(epoch):
-                batches = self._batches(f"in epoch {epoch}", self._encode)
+            for number in itertools.count(epoch):
+                batches = self._batches(f"in epoch {number}", self._encode)
                 for at, piece in _cut(map(self._to_train, batches), self._size):
                     if at == 0:
                         if written:
@@ -523,6 +560,35 @@ def _joined(pieces):
         None if column[0] is None else np.concatenate(column)
         for column in zip(*pieces, strict=True)
     )
+
+
+def _numbers(table):
+    """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
+
+    In float32 if all columns are. A few rows at a time, which stay in the cache until they are
+    there from all columns.
+    """
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is None or not isinstance(table, (pyarrow.Table, pyarrow.RecordBatch)):
+        return None
+    types, of = table.schema.types, pyarrow.types
+    if not all(of.is_floating(each) or of.is_integer(each) for each in types):
+        return None
+    single = all(of.is_float32(each) for each in types)
+    numbers = np.empty((table.num_rows, len(types)), np.float32 if single else np.float64)
+    row = 0
+    for first in range(0, table.num_rows, _ROWS_AT_A_TIME):
+        for batch in as_table(table.slice(first, _ROWS_AT_A_TIME)).to_batches():
+            for j, column in enumerate(batch.columns):
+                numbers[row : row + batch.num_rows, j] = column.to_numpy(zero_copy_only=False)
+            row += batch.num_rows
+    return numbers
+
+
+def _without_names(estimator):
+    twin = shallow_copy(estimator)
+    vars(twin).pop("feature_names_in_", None)
+    return twin
 
 
 def _dense(y):
