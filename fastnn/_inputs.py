@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
+    check_array,
     check_is_fitted,
     validate_data,
 )
@@ -158,17 +159,23 @@ def checked_labels(y, name="y"):
 
 def checked_weight(sample_weight, X):
     """Weight of each example as a vector of float64, or None."""
-    weight = weight_of_each(sample_weight, X)
-    if weight is not None:
-        refuse_no_weight(scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64))
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    refuse_no_weight(scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64))
     return weight
 
 
-def weight_of_each(sample_weight, X):
+def checked_weight_of_part(sample_weight, X):
     """``checked_weight`` of some of the examples, whose weights may all be 0."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.shape != (len(X),):
+        raise ValueError(f"sample_weight has shape {weight.shape}, expected {(len(X),)}.")
+    return weight
 
 
 def refuse_no_weight(total):

@@ -25,9 +25,9 @@ from ._inputs import (
     as_table,
     checked_data,
     checked_labels,
+    checked_weight_of_part,
     is_plain,
     refuse_no_weight,
-    weight_of_each,
     weight_scale,
 )
 from ._network import make_data
@@ -351,6 +351,7 @@ class Streamed:
         if y is None:
             raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
         estimator, numbers = self._estimator, _numbers(X)
+        self._library = type(X).__module__.partition(".")[0]  # which makes tables, if it is one
         if numbers is not None:
             if self._names != X.schema.names:
                 validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
@@ -362,7 +363,7 @@ class Streamed:
             X, y = checked_data(estimator, X, y, reset)
         if sp.issparse(X):
             raise ValueError("X is sparse, but a stream takes dense X alone.")
-        weight = weight_of_each(weight, X)
+        weight = checked_weight_of_part(weight, X)
         kind = y.dtype.kind if is_classifier(self._estimator) else None
         like = X.dtype, kind, y.ndim, weight is not None
         self._like = self._like or like
@@ -432,8 +433,17 @@ class Streamed:
         if self.n <= self._stream.buffer_rows:
             self._order = np.searchsorted(np.flatnonzero(~held), train)
         data = make_data(X, standardized=self._scaling.of_features(X))
-        given = (None, None) if settings.scoring in (None, "loss") else (X, y)
+        given = (None, None) if settings.scoring in (None, "loss") else (self._as_table(X), y)
         return held_part(data, np.arange(len(X)), target, weight, *given)
+
+    def _as_table(self, X):
+        """X as scorers are to see it: with names, if the batches had some."""
+        names = getattr(self._estimator, "feature_names_in_", None)
+        if names is None:
+            return X
+        library = sys.modules[self._library]
+        make = library.table if self._library == "pyarrow" else library.DataFrame
+        return make(dict(zip(names, X.T, strict=True)))
 
     def data(self, batch_size):
         """Room for two buffers; kernels see both as one array."""
