@@ -11,6 +11,7 @@ from ._classifier import MLPClassifier
 from ._display import LossCurveDisplay
 from ._regressor import MLPRegressor
 from ._scores import d2_quantile_score
+from ._streams import Stream
 from ._warmup import warmup
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Network",
+    "Stream",
     "backpropagation",
     "d2_quantile_score",
     "warmup",

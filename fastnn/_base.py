@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._activations import check_activations
 from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
+from ._examples import Arrays
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._loops import Progress, fit_lbfgs, fit_stochastic
@@ -30,8 +31,8 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization, scaler_of
 from ._state import shallow_copy
-from ._trainer import Trainer
-from ._validation import Validation, a_part, given_examples
+from ._streams import Stream, Streamed
+from ._validation import Validation, given_examples
 from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
 
 
@@ -84,7 +85,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         """
         return with_weights(cls, params, coefs, intercepts)
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the network to X and y.
 
         Parameters
@@ -160,52 +161,37 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         self._check_together(incremental, *validation)
         first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
-        X = as_table(X)
-        given = X, y, sample_weight
-        X, y, sample_weight = self._checked(X, y, sample_weight, reset=first_pass)
-        targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
-        target = targets.encode(y)
-        sample_weight = checked_weight(sample_weight, X)
-        network = self._network_settings(settings, targets, X.shape[1])
+        given = as_table(X), y, sample_weight
+        kind = Streamed if isinstance(X, Stream) else Arrays
+        examples = kind(self, settings, *given, first_pass, incremental)
+        targets, dtype = examples.targets, examples.dtype
+        network = self._network_settings(settings, targets, examples.n_features)
         self.n_outputs_ = network["units"][-1]
-        examples = self._checked_validation(targets, validation, X.dtype)
+        held_out = self._checked_validation(targets, validation, dtype)
 
-        names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
-        arrays = X, target, sample_weight, *(examples or (None, None, None))
+        names = "X_val", "y_val", "sample_weight_val"
+        arrays = dict(zip(names, held_out or (None, None, None), strict=True))
         # Called only where there is a checkpoint to write or to go on from.
-        fit = functools.partial(description, settings, **dict(zip(names, arrays, strict=True)))
+        fit = functools.partial(description, settings, **examples.described, **arrays)
 
-        progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
+        progress, rng = self._begin(settings, network, dtype, first_pass, incremental, fit)
         theta = progress.theta
         history = History() if first_pass else History.going_on(self)
-        scaling = self._standardization(X, target, network["out_activation"], first_pass)
+        scaling = self._standardization(examples, network["out_activation"], first_pass)
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
-        target = scaling.of_targets(target)
-        in_codes = targets.kind == "binary" or network["loss"] == "cross_entropy"
-        data = self._make_data(
-            X,
-            standardized=scaling.of_features(X),
-            codes=target if in_codes else None,
-            targets=None if in_codes else targets.values(target, X.dtype),
-            weights=targets.training_weight(sample_weight, target, incremental),
-        )
+        examples.prepare(scaling, network["loss"])
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
-        net = make_net(**network, seed=seed)
-        rows, held = np.arange(len(target)), None
-        report = Report(settings, type(self).__name__, not incremental, examples is not None)
+        net, held = make_net(**network, seed=seed), None
+        report = Report(settings, type(self).__name__, not incremental, held_out is not None)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
-                return fit_lbfgs(
-                    settings, net, data, rows, theta, history, tasks, report, self._make_trainer
-                )
-            if examples is not None:
-                held = given_examples(examples, scaling, *validation[:2])
+                return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
+            if held_out is not None:
+                held = given_examples(held_out, scaling, *validation[:2])
             elif settings.early_stopping:
-                rows, held = a_part(
-                    settings, targets, data, target, sample_weight, given[0], y, rng
-                )
+                held = examples.set_aside(settings, rng)
             history.begin(progress, settings.early_stopping, held is not None)
             watched = None
             if held is not None:
@@ -217,9 +203,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
-            return fit_stochastic(
-                settings, net, data, rows, monitor, rng, incremental, tasks, self._make_trainer
-            )
+            return fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks)
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""
@@ -372,7 +356,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         self.coefs_, self.intercepts_ = coefs, intercepts  # another thread may predict by them
         return theta
 
-    def _standardization(self, X, target, out_activation, first_pass):
+    def _standardization(self, examples, out_activation, first_pass):
         """What to standardise in this fit, as far as it is wanted."""
         targets = getattr(self, "standardize_target", False)
         if targets and out_activation != "identity":
@@ -383,7 +367,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             )
         if first_pass or not hasattr(self, "_scaling"):
             self._scaling = Standardization()
-        self._scaling.learn(X, target, self.standardize, targets, self._scaler_of)
+        self._scaling.learn(examples, self.standardize, targets)
         return self._scaling
 
     @classmethod

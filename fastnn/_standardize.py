@@ -46,18 +46,18 @@ class Standardization:
         self.features = features
         self.targets = targets
 
-    def learn(self, X, y, features, targets, scaler_of=scaler_of):
+    def learn(self, examples, features, targets):
         """Learn means and scales that are wanted and not yet known; forget those not wanted."""
         if not features:
             self.features = None
         elif self.features is None:
-            self.features = scaler_of(X)
-        elif sp.issparse(X):
+            self.features = examples.feature_scaler()
+        elif examples.is_sparse:
             self.features.with_mean = False
         if not targets:
             self.targets = None
         elif self.targets is None:
-            self.targets = StandardScaler().fit(y.reshape(len(y), -1))
+            self.targets = examples.target_scaler()
 
     def of_features(self, X):
         """Means and scales with which training sees X, or None; the means of sparse X are 0."""

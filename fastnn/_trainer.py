@@ -87,12 +87,24 @@ class Trainer:
 
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        orders, n = self._orders, len(rows)
-        self._rows[:n] = rows
+        return self.run_parts([rows], rule)
+
+    def run_parts(self, parts, rule):
+        """``run_epoch`` of rows that come in parts: all but the last whole mini-batches."""
+        orders, n = self._orders, 0
         for name, value in zip(rule._fields, rule, strict=True):
             orders[name][0] = value
         orders["alpha"][0] *= self._weight_scale
-        orders["loss"][0], orders["end"][0] = 0.0, n
+        orders["loss"][0] = 0.0
+        for rows in parts:
+            self._run(rows)
+            n += len(rows)
+        return float(orders["loss"][0]) / n
+
+    def _run(self, rows):
+        orders, n = self._orders, len(rows)
+        self._rows[:n] = rows
+        orders["end"][0] = n
         block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
@@ -111,7 +123,6 @@ class Trainer:
             last = int(orders["last"][0])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return float(orders["loss"][0]) / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""

@@ -160,25 +160,35 @@ def given_examples(examples, scaling, X, y):
 
 def a_part(settings, targets, data, target, sample_weight, X, y, rng):
     """Set training examples aside; returns the others' rows, and ``Held`` of these."""
+    train, test = divided(settings, targets, target, rng)
+    weight = None if sample_weight is None else sample_weight[test]
+    if settings.scoring in (None, "loss"):
+        X = y = None
+    else:
+        X, y = (_safe_indexing(a, test) for a in indexable(X, y))
+    return train, held_part(data, test, target[test], weight, X, y)
+
+
+def divided(settings, targets, target, rng):
+    """The rows to train on and those to hold out, of examples with these targets."""
     _check_part(settings, targets, target)
-    train, test = train_test_split(
+    return train_test_split(
         np.arange(len(target)),
         random_state=rng,
         test_size=settings.validation_fraction,
         stratify=target if targets.kind == "binary" else None,
     )
-    weight = None if sample_weight is None else sample_weight[test]
+
+
+def held_part(data, rows, target, weight, X, y):
+    """``Held`` of training examples, if these have a score."""
     if weight is not None and weight.sum(dtype=np.float64) == 0:
         raise ValueError(
-            f"The sample_weight of the {len(test)} examples that early_stopping=True sets aside "
+            f"The sample_weight of the {len(rows)} examples that early_stopping=True sets aside "
             "for validation adds up to zero, so that they have no score. Increase "
             "validation_fraction, or give validation examples as X_val and y_val."
         )
-    if settings.scoring in (None, "loss"):
-        X = y = None
-    else:
-        X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    return train, Held(data, test, target[test], weight, X, y, given=False)
+    return Held(data, rows, target, weight, X, y, given=False)
 
 
 def _check_part(settings, targets, target):
