@@ -29,7 +29,7 @@ from ._network import make_data, make_net, net_to_predict, predict
 from ._one_at_a_time import turn
 from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
-from ._standardize import Standardization, scaler_of
+from ._standardize import Standardization
 from ._state import shallow_copy
 from ._streams import Stream, Streamed
 from ._validation import Validation, given_examples
@@ -47,10 +47,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
-
-    # How examples become data, and who computes with them; others where X is on other machines.
-    _make_data, _make_trainer = staticmethod(make_data), Trainer
-    _predict_rows, _scaler_of = staticmethod(predict), staticmethod(scaler_of)
 
     @classmethod
     def from_weights(cls, coefs, intercepts, **params):
@@ -162,8 +158,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
         given = as_table(X), y, sample_weight
-        kind = Streamed if isinstance(X, Stream) else Arrays
-        examples = kind(self, settings, *given, first_pass, incremental)
+        examples = self._examples(X)(self, settings, *given, first_pass, incremental)
         targets, dtype = examples.targets, examples.dtype
         network = self._network_settings(settings, targets, examples.n_features)
         self.n_outputs_ = network["units"][-1]
@@ -196,14 +191,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             watched = None
             if held is not None:
                 present = functools.partial(self._fitted_copy, theta)
-                watched = Validation(
-                    settings, targets, net, theta, held, present, self._predict_rows
-                )
+                watched = Validation(settings, targets, net, theta, held, present, examples.predict)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
             return fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks)
+
+    @staticmethod
+    def _examples(X):
+        """The class of the examples of X."""
+        return Streamed if isinstance(X, Stream) else Arrays
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""
@@ -217,10 +215,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             type(self).__name__,
         )
         return SimpleNamespace(**parameters)
-
-    def _checked(self, X, y, sample_weight, reset):
-        """X and y as ``checked_data`` has them, and sample_weight as it is."""
-        return *checked_data(self, X, y, reset=reset), sample_weight
 
     def _network_settings(self, settings, targets, n_features):
         """The arguments of ``make_net``, checked."""

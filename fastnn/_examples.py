@@ -9,6 +9,7 @@
     n                               how many are trained on
     data(batch_size)                ``Data`` of the kernels
     epoch(shuffled)                 the rows of ``data`` of an epoch, in parts one after the other
+    make_trainer, predict           ``Trainer`` and ``predict``, or what stands for them elsewhere
 """
 
 import numpy as np
@@ -16,8 +17,9 @@ import scipy.sparse as sp
 from sklearn.preprocessing import StandardScaler
 
 from ._inputs import checked_data, checked_weight
-from ._network import make_data
+from ._network import make_data, predict
 from ._standardize import scaler_of
+from ._trainer import Trainer
 from ._validation import a_part
 
 
@@ -40,9 +42,12 @@ class Arrays:
         Whether it is ``partial_fit``.
     """
 
+    check, make_data = staticmethod(checked_data), staticmethod(make_data)
+    make_trainer, predict = Trainer, staticmethod(predict)
+
     def __init__(self, estimator, settings, X, y, sample_weight, first_pass, incremental):
         self._given_X, self._incremental = X, incremental
-        self._X, self._y = checked_data(estimator, X, y, reset=first_pass)
+        self._X, self._y = self.check(estimator, X, y, reset=first_pass)
         goes_on = settings.warm_start or incremental
         self.targets = estimator._learn_targets(settings, self._y, goes_on, incremental)
         self._target = self.targets.encode(self._y)
@@ -62,7 +67,7 @@ class Arrays:
     def prepare(self, scaling, loss):
         self._target, targets = scaling.of_targets(self._target), self.targets
         as_codes = in_codes(targets, loss)
-        self._data = make_data(
+        self._data = self.make_data(
             self._X,
             standardized=scaling.of_features(self._X),
             codes=self._target if as_codes else None,

@@ -12,7 +12,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._averaging import WeightAverage
 from ._monitor import non_finite_weights, out_of_time, overflow
-from ._trainer import Trainer
 from ._warn import warn
 from .kernels.shuffle import shuffle
 
@@ -59,8 +58,6 @@ def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
     incremental : bool
         Whether to go through the examples once, for ``partial_fit``.
     tasks : Tasks
-    make_trainer : callable
-        ``Trainer``, or one with its methods for data that are elsewhere.
 
     Returns
     -------
@@ -81,7 +78,9 @@ def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
     with (
         examples,
         monitor.report as report,
-        make_trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
+        examples.make_trainer(
+            net, theta, data, batch_size, settings.n_threads, optimizer.state
+        ) as trainer,
     ):
         trainer.updates = optimizer.t
         started = time.perf_counter()  # every kernel is compiled by now
@@ -175,7 +174,8 @@ def fit_lbfgs(settings, net, examples, theta, history, tasks, report):
             raise StopIteration
         tasks.begin()
 
-    with report, make_trainer(net, theta, data, len(rows), settings.n_threads) as trainer:
+    make = examples.make_trainer
+    with report, make(net, theta, data, len(rows), settings.n_threads) as trainer:
         started = time.perf_counter()
         tasks.begin()
         try:

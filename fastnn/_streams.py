@@ -30,9 +30,10 @@ from ._inputs import (
     refuse_no_weight,
     weight_scale,
 )
-from ._network import make_data
+from ._network import make_data, predict
 from ._standardize import scaler_of
 from ._state import shallow_copy
+from ._trainer import Trainer
 from ._validation import divided, held_part
 from .kernels.layout import readonly
 
@@ -242,6 +243,7 @@ class Streamed:
     """The examples of a stream, with the methods of ``Arrays``; parameters as there."""
 
     is_sparse = False
+    make_trainer, predict = Trainer, staticmethod(predict)
 
     def __init__(self, estimator, settings, stream, y, sample_weight, first_pass, incremental):
         if y is not None or sample_weight is not None:

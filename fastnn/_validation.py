@@ -10,7 +10,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import indexable
 
 from ._inputs import scaled_weight
-from ._network import make_data, predict
+from ._network import make_data
 from ._warn import warn
 from .kernels.layout import Data
 from .kernels.losses import CROSS_ENTROPY
@@ -70,7 +70,7 @@ class Validation:
         ``predict``, or what does the same for data that are elsewhere.
     """
 
-    def __init__(self, settings, targets, net, theta, held, present, predict=predict):
+    def __init__(self, settings, targets, net, theta, held, present, predict):
         self._settings, self._targets, self._held = settings, targets, held
         self._net, self._theta, self._present = net, theta, present
         self._predict = predict

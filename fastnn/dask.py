@@ -25,11 +25,12 @@ import scipy.sparse as sp
 from dask.distributed import get_client, get_worker
 from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from . import _classifier, _regressor
-from ._inputs import checked_data, checked_labels
+from ._base import BaseMLP
+from ._examples import Arrays
+from ._inputs import checked_data, checked_labels, checked_weight_of_part
 from ._network import make_data, operations_per_example, predict
 from ._standardize import scaler_of
 from ._state import restore, state_of
@@ -323,16 +324,16 @@ class RemoteTrainer(Trainer):
         rows.begin(net, batch_size, n_threads)
         self._examples, self._size = rows, batch_size
 
-    def run_epoch(self, rows, rule):
-        """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        total = 0.0
+    def run_parts(self, parts, rule):
+        """Go through rows that come in parts; returns the mean loss before each update."""
+        total, rows = 0.0, np.concatenate(parts)
         for first in range(0, len(rows), self._size):
             batch = rows[first : first + self._size]
             weight, loss, gradient = self._examples.gradient(self.theta, batch, self.updates + 1)
             if weight == 0.0:
                 continue  # no example counts: as if they were not there
             self.gradient[...], self._weight[0] = gradient, weight
-            penalty = super().run_epoch(np.zeros(1, np.int64), rule)
+            penalty = super().run_parts([np.zeros(1, np.int64)], rule)
             total += (loss + penalty) * len(batch)
         return total / len(rows)
 
@@ -369,14 +370,39 @@ def _checked_partition(probe, number, X, y, sample_weight):
             raise TypeError("It is sparse, but a Dask X must be dense.")
         if is_classifier(probe):
             checked_labels(y)
-        if sample_weight is not None:
-            given = dict(input_name="sample_weight", ensure_2d=False, dtype=np.float64)
-            sample_weight = check_array(sample_weight, **given)
-            check_consistent_length(X, sample_weight)
+        sample_weight = checked_weight_of_part(sample_weight, X)
     except (TypeError, ValueError) as error:
         make = TypeError if isinstance(error, TypeError) else ValueError
         raise make(f"Partition {number} of X, y or sample_weight: {error}") from error
     return X, (y, sample_weight, X.dtype)
+
+
+class Distributed(Arrays):
+    """The examples of a Dask X; parameters as of ``Arrays``."""
+
+    make_trainer = RemoteTrainer
+
+    def __init__(self, estimator, settings, X, y, sample_weight, first_pass, incremental):
+        rows = Rows(estimator, X, y, sample_weight, first_pass)
+        arrays = rows, rows.y, rows.sample_weight
+        super().__init__(estimator, settings, *arrays, first_pass, incremental)
+
+    @staticmethod
+    def check(estimator, X, y, reset):
+        return X, y  # each partition was checked where it is
+
+    def feature_scaler(self):
+        return self._X.scaler()
+
+    @staticmethod
+    def make_data(rows, **fields):
+        return rows.hold(**fields)
+
+    @staticmethod
+    def predict(net, theta, data, rows, n_threads=None):
+        if isinstance(data, Rows):
+            return data.outputs(net, theta, rows)
+        return predict(net, theta, data, rows, n_threads)  # of validation examples from the client
 
 
 class OnDask:
@@ -425,30 +451,9 @@ class OnDask:
         names = "X_val", "y_val", "sample_weight_val"
         return super().fit(X, y, sample_weight, **dict(zip(names, validation, strict=True)))
 
-    def _checked(self, X, y, sample_weight, reset):
-        if not dask.is_dask_collection(X):
-            return super()._checked(X, y, sample_weight, reset)
-        rows = Rows(self, X, y, sample_weight, reset)
-        return rows, rows.y, rows.sample_weight
-
     @staticmethod
-    def _scaler_of(X):
-        return X.scaler() if isinstance(X, Rows) else scaler_of(X)
-
-    @staticmethod
-    def _make_data(X, **fields):
-        return X.hold(**fields) if isinstance(X, Rows) else make_data(X, **fields)
-
-    @staticmethod
-    def _make_trainer(net, theta, data, *arguments):
-        make = RemoteTrainer if isinstance(data, Rows) else Trainer
-        return make(net, theta, data, *arguments)
-
-    @staticmethod
-    def _predict_rows(net, theta, data, rows, n_threads=None):
-        if isinstance(data, Rows):
-            return data.outputs(net, theta, rows)
-        return predict(net, theta, data, rows, n_threads)
+    def _examples(X):
+        return Distributed if dask.is_dask_collection(X) else BaseMLP._examples(X)
 
     def to_local(self):
         """The same estimator for one machine, which needs no Dask.
