@@ -145,6 +145,7 @@ class Rows:
             dask.delayed(_checked_partition, pure=False)(probe, number, *of_all)
             for number, of_all in enumerate(zip(*partitions, strict=True))
         ]
+        self._client.wait_for_workers(1)
         workers = sorted(self._client.nthreads())
         shares = np.array_split(np.arange(len(checked)), min(len(workers), len(checked)))
         self._delayed = [[checked[number] for number in share] for share in shares]
