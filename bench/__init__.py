@@ -36,6 +36,7 @@ How the comparison is kept fair: ``peers`` says what each peer does, ``session``
 ``compare``         the main table; ``plot`` its picture, ``report`` tables and machine
 ``sweep``           the sections, in ``sweep_training``, ``sweep_products``, ``sweep_sparse`` and
                     ``sweep_usage`` with ``tasks``
+``dask_price``      what a step costs on Dask, and from which mini-batch on machines pay
 ``kernel_calls``    all calls into the kernels
 ==================  ==========================================================================
 """

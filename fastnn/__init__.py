@@ -17,6 +17,7 @@ try:
     from ._exchange import from_sklearn, skops_types, to_sklearn
     from ._regressor import MLPRegressor
     from ._scores import d2_quantile_score
+    from ._streams import Stream
     from ._tabular import TabularClassifier, TabularRegressor
     from ._warmup import warmup
     from ._warn import warn_of_namesake
@@ -30,6 +31,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Network",
+    "Stream",
     "TabularClassifier",
     "TabularRegressor",
     "backpropagation",

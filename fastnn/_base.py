@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -24,6 +23,7 @@ from . import _summary
 from ._activations import check_activations
 from ._callbacks import Followed, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
+from ._examples import Arrays
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._loops import Progress, fit_lbfgs, fit_stochastic
@@ -34,8 +34,9 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
+from ._streams import Stream, Streamed
 from ._typing import Array, Attributes, Data, Weights
-from ._validation import Validation, a_part, check_together, given_examples, held_rows
+from ._validation import Validation, check_together, given_examples
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 
@@ -93,8 +94,8 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
 
     def fit(
         self,
-        X: Data,
-        y: Data,
+        X: Data | Stream,
+        y: Data | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Data | None = None,
@@ -196,69 +197,59 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         self._check_together(incremental, *validation)
         first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
-        X = as_table(X)
-        given = X, y, sample_weight
-        X, y = checked_data(self, X, y, reset=first_pass)
-        if settings.lazy_update and not sp.issparse(X):
+        given = as_table(X), y, sample_weight
+        examples = self._examples(X)(self, settings, *given, first_pass, incremental)
+        targets, dtype = examples.targets, examples.dtype
+        if settings.lazy_update and not examples.is_sparse:
             raise ValueError(
                 "lazy_update=True is for sparse X, but X is dense: every mini-batch has all of its "
                 "features. Set lazy_update=False, or give X as a sparse matrix."
             )
-        targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
-        target = targets.encode(y)
-        sample_weight = checked_weight(sample_weight, X)
-        network = self._network_settings(settings, targets, X.shape[1])
+        network = self._network_settings(settings, targets, examples.n_features)
         self.n_outputs_ = network["units"][-1]
-        examples = self._checked_validation(targets, validation, X.dtype)
+        given_val = self._checked_validation(targets, validation, dtype)
 
-        names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
-        arrays = X, target, sample_weight, *(examples or (None, None, None))
+        names = "X_val", "y_val", "sample_weight_val"
+        arrays = dict(zip(names, given_val or (None, None, None), strict=True))
         # Called only where there is a checkpoint to write or to go on from.
-        fit = functools.partial(description, settings, **dict(zip(names, arrays, strict=True)))
+        fit = functools.partial(description, settings, **examples.described, **arrays)
 
-        progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
+        progress, rng = self._begin(settings, network, dtype, first_pass, incremental, fit)
         theta = progress.theta
         history = History() if first_pass else History.going_on(self)
-        scaling = self._standardization(X, target, network["out_activation"], first_pass)
+        scaling = self._standardization(examples, network["out_activation"], first_pass)
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
-        target = scaling.of_targets(target)
-        in_codes = targets.kind == "binary" or network["loss"] == "cross_entropy"
-        data = make_data(
-            X,
-            standardized=scaling.of_features(X),
-            codes=target if in_codes else None,
-            targets=None if in_codes else targets.values(target, X.dtype),
-            weights=targets.training_weight(sample_weight, target, incremental),
-        )
+        examples.prepare(scaling, network["loss"])
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
-        net = make_net(**network, seed=seed)
-        rows, held = np.arange(len(target)), None
+        net, held = make_net(**network, seed=seed), None
         if report is None:
-            report = Report(settings, type(self).__name__, not incremental, examples is not None)
+            report = Report(settings, type(self).__name__, not incremental, given_val is not None)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
-                return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
-            if examples is not None:
-                held = given_examples(examples, scaling, *validation[:2])
+                return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
+            if given_val is not None:
+                held = given_examples(given_val, scaling, *validation[:2])
             elif held_out is not None:
-                rows = np.setdiff1d(rows, held_out, assume_unique=True)
-                held = held_rows(data, held_out, target, sample_weight)
+                held = examples.hold(held_out)
             elif settings.early_stopping:
-                rows, held = a_part(
-                    settings, targets, data, target, sample_weight, given[0], y, rng
-                )
+                held = examples.set_aside(settings, rng)
             history.begin(progress, settings.early_stopping, held is not None)
             watched = None
             if held is not None:
                 present = functools.partial(self._fitted_copy, theta)
-                watched = Validation(settings, targets, net, theta, held, present)
+                watched = Validation(settings, targets, net, theta, held, present, examples.predict)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
-            return fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks)
+            return fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks)
+
+    @staticmethod
+    def _examples(X):
+        """The class of the examples of X."""
+        return Streamed if isinstance(X, Stream) else Arrays
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""
@@ -408,7 +399,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         self.coefs_, self.intercepts_ = coefs, intercepts  # another thread may predict by them
         return theta
 
-    def _standardization(self, X, target, out_activation, first_pass):
+    def _standardization(self, examples, out_activation, first_pass):
         """What to standardise in this fit, as far as it is wanted."""
         targets = getattr(self, "standardize_target", False)
         if targets and out_activation != "identity":
@@ -419,7 +410,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             )
         if first_pass or not hasattr(self, "_scaling"):
             self._scaling = Standardization()
-        self._scaling.learn(X, target, self.standardize, targets)
+        self._scaling.learn(examples, self.standardize, targets)
         return self._scaling
 
     @classmethod

@@ -9,11 +9,12 @@ from numbers import Integral, Number
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
+    check_array,
     check_is_fitted,
     validate_data,
 )
@@ -188,9 +189,25 @@ def checked_weight(sample_weight, X):
     if sample_weight is None:
         return None
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64) == 0:
-        raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
+    refuse_no_weight(scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64))
     return weight
+
+
+def checked_weight_of_part(sample_weight, X):
+    """``checked_weight`` of some of the examples, whose weights may all be 0."""
+    if sample_weight is None:
+        return None
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.shape != (len(X),):
+        raise ValueError(f"sample_weight has shape {weight.shape}, expected {(len(X),)}.")
+    return weight
+
+
+def refuse_no_weight(total):
+    if total == 0:
+        raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
 
 
 def scaled_weight(weight, dtype):
@@ -200,9 +217,14 @@ def scaled_weight(weight, dtype):
     """
     if weight is None:
         return None, 1.0
-    exponent = int(np.frexp(abs(weight).max())[1])
-    scale = float(np.ldexp(1.0, min(1 - exponent, 1021)))
+    scale = weight_scale(abs(weight).max())
     return (weight * scale).astype(dtype), scale
+
+
+def weight_scale(largest):
+    """The power of two by which the largest weight is in [1, 2)."""
+    exponent = int(np.frexp(largest)[1])
+    return float(np.ldexp(1.0, min(1 - exponent, 1021)))
 
 
 def _needs_no_validation(estimator, X):
@@ -210,16 +232,23 @@ def _needs_no_validation(estimator, X):
 
     It takes most of the time that a few rows take to predict.
     """
+    return (
+        not hasattr(estimator, "feature_names_in_")
+        and hasattr(estimator, "coefs_")
+        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and is_plain(X, getattr(estimator, "n_features_in_", None))
+    )
+
+
+def is_plain(X, n_features):
+    """Whether X is an array of finite numbers as kernels take them, with so many columns."""
     if not (
         type(X) is np.ndarray
         and X.ndim == 2
         and X.dtype in (np.float64, np.float32)
         and X.flags.c_contiguous
         and X.size > 0
-        and X.shape[1] == getattr(estimator, "n_features_in_", None)
-        and not hasattr(estimator, "feature_names_in_")
-        and hasattr(estimator, "coefs_")
-        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and X.shape[1] == n_features
     ):
         return False
     if X.size < 1000:

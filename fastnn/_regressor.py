@@ -194,7 +194,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         float
             At most 1; 0 is what the best constant would have, such as the mean of y for R^2.
         """
+        return self._score_of(self.predict(X), y, sample_weight)
+
+    def _score_of(self, prediction, y, sample_weight):
         scaler = self._scaling.targets if hasattr(self, "_scaling") else None
         targets = self._targets(self, self.n_outputs_)
         unit = 1.0 if scaler is None else scaler.scale_
-        return targets.measure(y, self.predict(X), sample_weight, unit)
+        return targets.measure(y, prediction, sample_weight, unit)

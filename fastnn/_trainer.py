@@ -43,9 +43,11 @@ class Trainer:
         None: as many as pay off, found out while training.
     state : (n_slots, n_params) or None
         The optimiser's.
+    given : bool
+        Whether ``gradient`` is given, the sum over a mini-batch, and only updates are made.
     """
 
-    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None):
+    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None, given=False):
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
         operations = operations_per_example(net.units)
@@ -55,19 +57,19 @@ class Trainer:
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
         theta_t = empty_theta(theta.size, theta.dtype)
         theta_t[...] = 0
-        self._theta, self._batch_size = theta, int(batch_size)
+        self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
-        self._gradient = np.zeros_like(theta)
+        self.gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-            Params(theta, theta_t, self._gradient, state),
+            Params(theta, theta_t, self.gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads, data.continued),
+            plan_for(net.units, batch_size, most_threads, data.continued, given),
             work_for(
                 net.units,
                 theta.dtype,
@@ -99,12 +101,24 @@ class Trainer:
     def run_epoch(self, rows, rule):
         """Go through the examples ``rows``, each at most once; returns the mean loss before each
         update."""
-        orders, n = self._orders, len(rows)
-        self._rows[:n] = rows
+        return self.run_parts([rows], rule)
+
+    def run_parts(self, parts, rule):
+        """``run_epoch`` of rows that come in parts: all but the last whole mini-batches."""
+        orders, n = self._orders, 0
         for name, value in zip(rule._fields, rule, strict=True):
             orders[name][0] = value
         orders["alpha"][0] *= self._weight_scale
-        orders["loss"][0], orders["end"][0] = 0.0, n
+        orders["loss"][0] = 0.0
+        for rows in parts:
+            self._run(rows)
+            n += len(rows)
+        return float(orders["loss"][0]) / n
+
+    def _run(self, rows):
+        orders, n = self._orders, len(rows)
+        self._rows[:n] = rows
+        orders["end"][0] = n
         block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
@@ -124,10 +138,9 @@ class Trainer:
             last = int(orders["last"][0])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return float(orders["loss"][0]) / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""
-        self._theta[...] = theta
+        self.theta[...] = theta
         loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
-        return loss, self._gradient.astype(np.float64)
+        return loss, self.gradient.astype(np.float64)

@@ -18,8 +18,11 @@ STEP is one visit to each chunk: its gradient is used while it is in the cache, 
 kept (``temporary``). CLIPPED has to know the norm of the whole gradient before any of it is used.
 OUTSIDE is for optimisers outside of the kernels: the gradient is kept, and "update" completes it.
 
-What else may come is a line here: a program that ends before its update, where another machine's
-gradient is waited for; a field of ``TASK`` that says which of several networks it belongs to.
+Where the gradient is ``given``, as the sum of those of other machines, the programs have no tasks
+by rows, and what is left by chunks is "update"; or "norm", and then "clip, update".
+
+What else may come is a line here: a field of ``TASK`` that says which of several networks it
+belongs to.
 """
 
 import itertools
@@ -83,8 +86,11 @@ class Plan(NamedTuple):
     bounds: np.ndarray  # int64: thread t takes tasks bounds[crew, kind, t]..bounds[crew, kind, t+1]
 
 
-def plan_for(units, batch_size, n_threads, continued=NONE_CONTINUED):
-    """The ``Plan`` of a fit on at most ``n_threads`` threads; ``continued``: see ``Data``."""
+def plan_for(units, batch_size, n_threads, continued=NONE_CONTINUED, given=False):
+    """The ``Plan`` of a fit on at most ``n_threads`` threads.
+
+    ``continued``: see ``Data``. ``given``: the gradient is.
+    """
     chunks, parts = chunks_of(units, continued), n_parts(units, batch_size)
     tasks, bounds = [], np.zeros((2, 2, n_threads + 1), np.int64)
     for crew, size in enumerate([1, n_threads]):
@@ -96,7 +102,7 @@ def plan_for(units, batch_size, n_threads, continued=NONE_CONTINUED):
         # Chunks: each thread has one task, all of its chunks.
         bounds[crew, BY_CHUNKS, : size + 1] = len(tasks) + np.arange(size + 1)
         tasks += [(0, 1, first, last) for first, last in itertools.pairwise(_shares(chunks, size))]
-    return Plan(chunks, _stages(parts > 0), np.array(tasks, TASK), bounds)
+    return Plan(chunks, _stages(parts > 0, given), np.array(tasks, TASK), bounds)
 
 
 def n_parts(units, batch_size):
@@ -134,8 +140,8 @@ def _shares(chunks, n_threads):
     return [0, *ends.tolist(), len(chunks)]
 
 
-def _stages(divided):
-    """The table above; ``divided``: the gradient is formed in parts."""
+def _stages(divided, given):
+    """The table above; ``divided``: the gradient is formed in parts. ``given``: elsewhere."""
     rows = ["forward", "gradient"] if divided else ["forward"]
     gradient = "add_parts" if divided else "gradient"
     programs = {
@@ -145,6 +151,10 @@ def _stages(divided):
     }
     stages = np.zeros((len(programs), 3), STAGE)
     stages["tasks"][:, 1:] = BY_CHUNKS
+    if given:
+        programs = {STEP: [["update"]], CLIPPED: [["norm"], ["clip", "update"]]}
+        programs[OUTSIDE] = programs[STEP]
+        stages["tasks"] = BY_CHUNKS
     for number, program in programs.items():
         for stage, actions in zip(stages[number], program, strict=False):
             for action in actions:

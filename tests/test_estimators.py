@@ -46,7 +46,8 @@ def test_signatures_are_those_of_sklearn(ours):
         added = [parameter for name, parameter in mine.items() if name not in expected]
         assert all(parameter.kind == inspect.Parameter.KEYWORD_ONLY for parameter in added)
         for name, parameter in expected.items():
-            assert mine[name].default == parameter.default
+            if (method, name) != ("fit", "y"):  # which a stream brings along
+                assert mine[name].default == parameter.default
             assert mine[name].kind == parameter.kind
 
 
