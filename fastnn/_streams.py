@@ -116,23 +116,29 @@ class Stream:
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
-            # Nothing but what a batch needs: otherwise all of a row group would be in memory.
-            options = dataset.ParquetFragmentScanOptions(pre_buffer=False)
-            file_format = dataset.ParquetFileFormat(default_fragment_scan_options=options)
-            source = dataset.dataset(source, format=file_format)
+            return self._row_groups(dataset.dataset(source, format="parquet"))
         if hasattr(source, "scanner"):
-            return self._scanned(source)
+            columns = self._wanted(source)
+            return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
         return source() if callable(source) else source
 
-    def _scanned(self, dataset):
-        """Batches of a dataset of pyarrow, of which little is read ahead."""
-        columns = None
-        if self.features is not None:
-            more = [name for name in (*_names(self.target), self.weight) if name is not None]
-            columns = list(dict.fromkeys([*self.features, *more]))
-        return dataset.to_batches(
-            columns=columns, batch_size=2**15, batch_readahead=1, fragment_readahead=1
-        )
+    def _row_groups(self, dataset):
+        """Batches of Parquet files, one row group after the other.
+
+        A scanner of pyarrow would read ahead, up to 256 MB.
+        """
+        columns = self._wanted(dataset)
+        for file in dataset.get_fragments():
+            for group in file.split_by_row_group():
+                table = group.to_table(schema=dataset.schema, columns=columns)
+                yield from table.to_batches(max_chunksize=2**15)
+
+    def _wanted(self, dataset):
+        """The columns to read; None is all."""
+        if self.features is None:
+            return None
+        wanted = {*self.features, *_names(self.target), self.weight}
+        return [name for name in dataset.schema.names if name in wanted]
 
     def parts(self, batch):
         """X, y and sample_weight of a batch; None for what it has not."""
