@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from numbers import Integral
 
 import numpy as np
@@ -195,7 +195,12 @@ def _naming(number, first, when):
 
 _ROWS_AT_A_TIME = 4096
 # What is the same in all batches, see ``_checked``.
-_KINDS = "The type of X", "The kind of the labels", "The number of dimensions of y", "sample_weight"
+_KINDS = (
+    "The type of X",
+    "The kind of the labels",
+    "The number of dimensions of y",
+    "Whether it has sample_weight",
+)
 
 
 class _Seen:
@@ -216,7 +221,7 @@ class _Seen:
         if y.ndim == 2:
             counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
             if self.labels is None:
-                self.labels, self.counts, self.kept = y, np.zeros_like(counts), None
+                self.labels, self.counts, self.kept = y.copy(), np.zeros_like(counts), None
             if len(counts) != len(self.counts):
                 raise ValueError(
                     f"y has {len(counts)} labels, but {len(self.counts)} in the first batch."
@@ -278,7 +283,7 @@ class Streamed:
                 if at == 0 and part:
                     self._add(part)
                     part = []
-                part.append(piece)
+                part.append(_copies(piece))  # the source may reuse its arrays
             self._add(part)
         else:
             for _ in batches:
@@ -482,7 +487,7 @@ class Streamed:
         self._orders = {size: np.arange(size) for size in self._sizes}
         if self.n == self._size and self._held is not None:
             self._orders[self.n] = self._order
-        self._n_begun, self._buffers = 0, None
+        self._n_begun, self._buffers, self._leaving = 0, None, False
         self._reader = ThreadPoolExecutor(1, "fastnn-reader")
         return self
 
@@ -506,6 +511,9 @@ class Streamed:
         for number, size in enumerate(self._sizes, 1):
             order = self._orders[size]
             shuffled(order)
+            # Ctrl-C does not end a wait where polars has been imported.
+            while not wait([self._reading], timeout=0.05).done:
+                pass
             first = self._reading.result()
             if number < len(self._sizes) or self._n_begun < self._settings.max_iter:
                 self._read()
@@ -521,6 +529,8 @@ class Streamed:
             for number in itertools.count(epoch):
                 batches = self._batches(f"in epoch {number}", self._encode)
                 for at, piece in _cut(map(self._to_train, batches), self._size):
+                    if self._leaving:
+                        return
                     if at == 0:
                         if written:
                             yield start
@@ -568,6 +578,10 @@ def _cut(batches, size):
 def _of(arrays, rows):
     """Some rows of each of the arrays, of which some are None."""
     return tuple(None if array is None else array[rows] for array in arrays)
+
+
+def _copies(arrays):
+    return tuple(None if array is None else array.copy() for array in arrays)
 
 
 def _joined(pieces):
