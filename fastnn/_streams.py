@@ -40,11 +40,12 @@ from .kernels.layout import readonly
 class Stream:
     """Examples in batches, as X of ``fit`` where they do not fit into memory.
 
-    Each epoch of ``fit(stream)`` reads all batches anew, in their order. Examples are shuffled
-    within a buffer of ``buffer_rows``: a source whose examples come in an order that means
-    something, such as class after class, has to be shuffled once before, or needs a buffer that
-    holds all. With such a buffer ``fit(stream)`` gives the numbers of ``fit(X, y)``, to the last
-    bit.
+    There is no method of its own for it, as all that ``fit`` says of parameters, validation
+    examples, warm start and attributes is so for a stream. Each epoch reads all batches anew, in
+    their order. Examples are shuffled within a buffer of ``buffer_rows``: a source whose examples
+    come in an order that means something, such as class after class, has to be shuffled once
+    before, or needs a buffer that holds all. With such a buffer ``fit(stream)`` gives the numbers
+    of ``fit(X, y)``, to the last bit. See docs/streams.md.
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ class Stream:
         generator function or one that opens a ``RecordBatchReader``; an object that can be gone
         through repeatedly, such as a list. A batch is a tuple ``(X, y)`` or
         ``(X, y, sample_weight)``, each as ``fit`` takes it but X dense, or a table of pyarrow,
-        pandas or polars. The function is called, and what it returns is gone through, in a
-        thread of its own from the first epoch on, one batch ahead of the training.
+        pandas or polars. From the first epoch on a thread of its own calls the function and
+        reads the batches, one buffer ahead of the training.
     features : list of str, default=None
         Columns of X, for tables. None: all but ``target`` and ``weight``.
     target : str or list of str, default=None
@@ -108,9 +109,9 @@ class Stream:
         iterator
             What it returns, batch by batch.
         """
-        return (function(self.parts(batch)[0]) for batch in self.opened())
+        return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def opened(self):
+    def _opened(self):
         """Begin a pass: an iterable of batches."""
         source = self.source
         if isinstance(source, (str, os.PathLike)):
@@ -140,7 +141,7 @@ class Stream:
         wanted = {*self.features, *_names(self.target), self.weight}
         return [name for name in dataset.schema.names if name in wanted]
 
-    def parts(self, batch):
+    def _parts(self, batch):
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
@@ -338,9 +339,9 @@ class Streamed:
     def _batches(self, when, encode, reset=False):
         """One pass: number of the first row, X, target and weight of each batch, as checked."""
         first, number = 0, -1
-        for number, batch in enumerate(self._stream.opened()):
+        for number, batch in enumerate(self._stream._opened()):
             with _naming(number, first, when):
-                X, y, weight = self._stream.parts(batch)
+                X, y, weight = self._stream._parts(batch)
                 if len(X) == 0:
                     continue
                 X, y, weight = self._checked(X, y, weight, reset and first == 0)
