@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from numbers import Integral
 
 import numpy as np
@@ -41,11 +41,12 @@ from .kernels.layout import readonly
 class Stream:
     """Examples in batches, as X of ``fit`` where they do not fit into memory.
 
-    Each epoch of ``fit(stream)`` reads all batches anew, in their order. Examples are shuffled
-    within a buffer of ``buffer_rows``: a source whose examples come in an order that means
-    something, such as class after class, has to be shuffled once before, or needs a buffer that
-    holds all. With such a buffer ``fit(stream)`` gives the numbers of ``fit(X, y)``, to the last
-    bit.
+    There is no method of its own for it, as all that ``fit`` says of parameters, validation
+    examples, warm start and attributes is so for a stream. Each epoch reads all batches anew, in
+    their order. Examples are shuffled within a buffer of ``buffer_rows``: a source whose examples
+    come in an order that means something, such as class after class, has to be shuffled once
+    before, or needs a buffer that holds all. With such a buffer ``fit(stream)`` gives the numbers
+    of ``fit(X, y)``, to the last bit. See docs/streams.md.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ class Stream:
         generator function or one that opens a ``RecordBatchReader``; an object that can be gone
         through repeatedly, such as a list. A batch is a tuple ``(X, y)`` or
         ``(X, y, sample_weight)``, each as ``fit`` takes it but X dense, or a table of pyarrow,
-        pandas or polars. The function is called, and what it returns is gone through, in a
-        thread of its own from the first epoch on, one batch ahead of the training.
+        pandas or polars. From the first epoch on a thread of its own calls the function and
+        reads the batches, one buffer ahead of the training.
     features : list of str, default=None
         Columns of X, for tables. None: all but ``target`` and ``weight``.
     target : str or list of str, default=None
@@ -109,33 +110,39 @@ class Stream:
         iterator
             What it returns, batch by batch.
         """
-        return (function(self.parts(batch)[0]) for batch in self.opened())
+        return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def opened(self):
+    def _opened(self):
         """Begin a pass: an iterable of batches."""
         source = self.source
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
-            # Nothing but what a batch needs: otherwise all of a row group would be in memory.
-            options = dataset.ParquetFragmentScanOptions(pre_buffer=False)
-            file_format = dataset.ParquetFileFormat(default_fragment_scan_options=options)
-            source = dataset.dataset(source, format=file_format)
+            return self._row_groups(dataset.dataset(source, format="parquet"))
         if hasattr(source, "scanner"):
-            return self._scanned(source)
+            columns = self._wanted(source)
+            return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
         return source() if callable(source) else source
 
-    def _scanned(self, dataset):
-        """Batches of a dataset of pyarrow, of which little is read ahead."""
-        columns = None
-        if self.features is not None:
-            more = [name for name in (*_names(self.target), self.weight) if name is not None]
-            columns = list(dict.fromkeys([*self.features, *more]))
-        return dataset.to_batches(
-            columns=columns, batch_size=2**15, batch_readahead=1, fragment_readahead=1
-        )
+    def _row_groups(self, dataset):
+        """Batches of Parquet files, one row group after the other.
 
-    def parts(self, batch):
+        A scanner of pyarrow would read ahead, up to 256 MB.
+        """
+        columns = self._wanted(dataset)
+        for file in dataset.get_fragments():
+            for group in file.split_by_row_group():
+                table = group.to_table(schema=dataset.schema, columns=columns)
+                yield from table.to_batches(max_chunksize=2**15)
+
+    def _wanted(self, dataset):
+        """The columns to read; None is all."""
+        if self.features is None:
+            return None
+        wanted = {*self.features, *_names(self.target), self.weight}
+        return [name for name in dataset.schema.names if name in wanted]
+
+    def _parts(self, batch):
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
@@ -190,7 +197,12 @@ def _naming(number, first, when):
 
 _ROWS_AT_A_TIME = 4096
 # What is the same in all batches, see ``_checked``.
-_KINDS = "The type of X", "The kind of the labels", "The number of dimensions of y", "sample_weight"
+_KINDS = (
+    "The type of X",
+    "The kind of the labels",
+    "The number of dimensions of y",
+    "Whether it has sample_weight",
+)
 
 
 class _Seen:
@@ -211,7 +223,7 @@ class _Seen:
         if y.ndim == 2:
             counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
             if self.labels is None:
-                self.labels, self.counts, self.kept = y, np.zeros_like(counts), None
+                self.labels, self.counts, self.kept = y.copy(), np.zeros_like(counts), None
             if len(counts) != len(self.counts):
                 raise ValueError(
                     f"y has {len(counts)} labels, but {len(self.counts)} in the first batch."
@@ -274,7 +286,7 @@ class Streamed:
                 if at == 0 and part:
                     self._add(part)
                     part = []
-                part.append(piece)
+                part.append(_copies(piece))  # the source may reuse its arrays
             self._add(part)
         else:
             for _ in batches:
@@ -329,9 +341,9 @@ class Streamed:
     def _batches(self, when, encode, reset=False):
         """One pass: number of the first row, X, target and weight of each batch, as checked."""
         first, number = 0, -1
-        for number, batch in enumerate(self._stream.opened()):
+        for number, batch in enumerate(self._stream._opened()):
             with _naming(number, first, when):
-                X, y, weight = self._stream.parts(batch)
+                X, y, weight = self._stream._parts(batch)
                 if len(X) == 0:
                     continue
                 X, y, weight = self._checked(X, y, weight, reset and first == 0)
@@ -478,7 +490,7 @@ class Streamed:
         self._orders = {size: np.arange(size) for size in self._sizes}
         if self.n == self._size and self._held is not None:
             self._orders[self.n] = self._order
-        self._n_begun, self._buffers = 0, None
+        self._n_begun, self._buffers, self._leaving = 0, None, False
         self._reader = ThreadPoolExecutor(1, "fastnn-reader")
         return self
 
@@ -502,6 +514,9 @@ class Streamed:
         for number, size in enumerate(self._sizes, 1):
             order = self._orders[size]
             shuffled(order)
+            # Ctrl-C does not end a wait where polars has been imported.
+            while not wait([self._reading], timeout=0.05).done:
+                pass
             first = self._reading.result()
             if number < len(self._sizes) or self._n_begun < self._settings.max_iter:
                 self._read()
@@ -517,6 +532,8 @@ class Streamed:
             for number in itertools.count(epoch):
                 batches = self._batches(f"in epoch {number}", self._encode)
                 for at, piece in _cut(map(self._to_train, batches), self._size):
+                    if self._leaving:
+                        return
                     if at == 0:
                         if written:
                             yield start
@@ -564,6 +581,10 @@ def _cut(batches, size):
 def _of(arrays, rows):
     """Some rows of each of the arrays, of which some are None."""
     return tuple(None if array is None else array[rows] for array in arrays)
+
+
+def _copies(arrays):
+    return tuple(None if array is None else array.copy() for array in arrays)
 
 
 def _joined(pieces):
