@@ -45,7 +45,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Parameters
     ----------
     loss : str, default='squared_error'
-        What is minimised, of a prediction a for a target y. ``score`` goes by it.
+        What is minimised, of a prediction a for a target y; ``score`` may measure another thing.
 
         ================  =========================================  ==============================
         name              loss                                       for

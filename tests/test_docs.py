@@ -132,3 +132,8 @@ def test_every_allowed_name_is_documented(estimator):
         for allowed in estimator._parameter_constraints[parameter]:
             for name in getattr(allowed, "options", ()):
                 assert f"'{name}'" in doc, name
+
+
+@pytest.mark.parametrize("name, thing", list(public_callables()), ids=lambda value: str(value))
+def test_everything_public_has_an_example(name, thing):
+    assert ">>>" in inspect.getdoc(thing)
