@@ -428,6 +428,12 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         -------
         list of ndarray of shape (n_out, n_in + 1)
             Read-only views of ``coefs_`` and ``intercepts_``.
+
+        Examples
+        --------
+        >>> from fastnn import MLPRegressor
+        >>> MLPRegressor.from_weights([[[2.0]]], [[1.0]]).Theta_
+        [array([[1., 2.]])]
         """
         check_is_fitted(self)
         theta, units = self._network()

@@ -16,12 +16,24 @@ from ._base import BaseMLP
 from ._given_weights import with_weights
 from ._inputs import checked_labels
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, of_mini_batches, own_defaults, parameters, set_parameters
+from ._parameters import (
+    CONSTRAINTS,
+    NOTES,
+    of_mini_batches,
+    own_defaults,
+    parameters,
+    set_parameters,
+)
 from ._targets import Classes, Labels
 from ._typing import Activation, Array, ClassWeight, Data, Schedule, Scoring, Seed, Units, Weights
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
-        The cross-entropy, or half the squared difference of outputs and 0 or 1.
+        What is minimised.
+
+        ===============  ==========================================================================
+        'log_loss'       the cross-entropy; for probabilities
+        'squared_error'  half the squared difference of outputs and 0 or 1
+        ===============  ==========================================================================
     class_weight : 'balanced', dict or None, default=None
         Weight >= 0 of the examples of each class, times ``sample_weight``: None is 1,
         'balanced' is inverse to how often the class occurs. For multilabel targets a list of
@@ -52,6 +64,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     {parameters("accuracy", _MORE_PARAMETERS)}
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+
+    See Also
+    --------
+    MLPRegressor : The same for numbers.
+    LossCurveDisplay : A picture of the fit.
+
+    {NOTES}
 
     Examples
     --------
@@ -209,6 +228,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ------
         ValueError
             If ``classes`` is missing in the first call or differs in a later one, or y has others.
+
+        See Also
+        --------
+        fit : Train to the end, on all examples.
+
+        Examples
+        --------
+        >>> from fastnn import MLPClassifier
+        >>> model = MLPClassifier(random_state=0)
+        >>> for X, y in [([[0.0], [1.0]], ["a", "b"]), ([[2.0]], ["b"])]:
+        ...     model = model.partial_fit(X, y, classes=["a", "b"])
         """
         with turn(self, going_on=True) as warnings:
             if classes is None:
@@ -285,6 +315,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             The most probable class, or of two by ``threshold``. For multilabel targets an indicator
             matrix, sparse if y was.
+
+        Examples
+        --------
+        >>> from fastnn import MLPClassifier
+        >>> model = MLPClassifier.from_weights([[[1.0]]], [[0.0]], classes=["no", "yes"])
+        >>> model.predict([[-2.0], [2.0]]).tolist()
+        ['no', 'yes']
         """
         output = self._outputs(X)
         decision = self._targets(self, self.n_outputs_).decide(output)
@@ -309,6 +346,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ndarray of shape (n_samples, n_classes)
             Probability of each class in the order of ``classes_``; of each label on its own for
             multilabel targets.
+
+        Examples
+        --------
+        >>> from fastnn import MLPClassifier
+        >>> model = MLPClassifier.from_weights([[[1.0]]], [[0.0]], classes=["no", "yes"])
+        >>> model.predict_proba([[0.0]])
+        array([[0.5, 0.5]])
         """
         output = self._outputs(X)
         if self.n_outputs_ == 1:
@@ -327,6 +371,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         ndarray of shape (n_samples, n_classes)
             ``log(predict_proba(X))``; -inf where a probability is 0.
+
+        Examples
+        --------
+        >>> from fastnn import MLPClassifier
+        >>> model = MLPClassifier.from_weights([[[1.0]]], [[0.0]], classes=["no", "yes"])
+        >>> model.predict_log_proba([[0.0]]).round(3)
+        array([[-0.693, -0.693]])
         """
         probability = self.predict_proba(X)
         return np.log(probability, out=probability)

@@ -114,6 +114,18 @@ class LossCurveDisplay:
             If it has no ``loss_curve_``, as with ``solver='lbfgs'``, or several models in it.
         ImportError
             If matplotlib is not installed.
+
+        See Also
+        --------
+        from_estimators : Several in one picture.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastnn import LossCurveDisplay, MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=500, random_state=0).fit(X, y)
+        >>> display = LossCurveDisplay.from_estimator(model, log=True)
         """
         name = type(_model_in(estimator)).__name__ if name is None else name
         return cls.from_estimators({name: estimator}, ax=ax, log=log, line_kw=line_kw)
@@ -154,6 +166,21 @@ class LossCurveDisplay:
             If one has no ``loss_curve_``, as with ``solver='lbfgs'``, or several models in it.
         ImportError
             If matplotlib is not installed.
+
+        See Also
+        --------
+        from_estimator : One alone.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastnn import LossCurveDisplay, MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> models = {
+        ...     f"alpha={alpha}": MLPClassifier(alpha=alpha, max_iter=500, random_state=0).fit(X, y)
+        ...     for alpha in (0.01, 1)
+        ... }
+        >>> display = LossCurveDisplay.from_estimators(models)
         """
         if not hasattr(estimators, "items"):
             estimators = {
@@ -190,6 +217,11 @@ class LossCurveDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from fastnn import LossCurveDisplay
+        >>> display = LossCurveDisplay({"by hand": {"loss": [0.9, 0.5, 0.4]}}).plot()
         """
         try:
             import matplotlib.pyplot as plt

@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import textwrap
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -21,31 +20,60 @@ Estimator = TypeVar("Estimator")
 _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
     activation : str, (str, float), or list of these, default='relu'
-        Activation function of the hidden layers, or a list with that of each:
-        {hidden_activations}.
-        'gelu' is the approximation by tanh of Hendrycks and Gimpel (2016), 'gelu_erf' the function
-        itself, as PyTorch has it by default. A pair gives the constant k of ('linear', k), ('step',
-        k), ('leaky_relu', k), ('elu', k). The step function has no slope: it is for networks with
-        given weights, see ``from_weights``.
+        Activation function of the hidden layers, or a list with that of each. k is 1 for 'linear'
+        and 'elu', 0 for 'step', 0.01 for 'leaky_relu'; a pair gives another: ``('elu', 0.5)``.
+
+        ============  =================================  ==========================================
+        name          function of z
+        ============  =================================  ==========================================
+        'identity'    z
+        'linear'      k z
+        'logistic'    1 / (1 + exp(-z))
+        'tanh'        tanh(z)
+        'relu'        max(0, z)
+        'leaky_relu'  z if z > 0 else k z                Maas et al., 2013
+        'elu'         z if z > 0 else k (exp(z) - 1)     Clevert et al., 2016 [5]_
+        'selu'        'elu' with fixed scales            for layers that keep mean and variance [6]_
+        'gelu_erf'    z (1 + erf(z / sqrt(2))) / 2       PyTorch's default GELU [7]_
+        'gelu'        the same, approximated by tanh     faster
+        'silu'        z / (1 + exp(-z))                  also called swish
+        'softplus'    log(1 + exp(z))                    a smooth 'relu'
+        'step'        1 if z >= k else 0                 for given weights alone: has no slope
+        ============  =================================  ==========================================
     solver : str, default='adam'
-        How the weights are optimised: 'lbfgs' on the whole set; in mini-batches 'sgd', 'adam'
-        (Kingma and Ba, 2015), 'adamw', 'nadam', 'rmsprop' or 'adagrad'. ``beta_2`` is also the
-        decay of 'rmsprop'.
+        How the weights are optimised.
+
+        =========  ================================================================================
+        'adam'     mini-batches, a rate for each weight [2]_
+        'adamw'    'adam' with ``weight_decay`` apart from the gradient [4]_
+        'nadam'    'adam' with Nesterov's momentum
+        'rmsprop'  a rate for each weight, without momentum; ``beta_2`` is its decay
+        'adagrad'  rates that only fall; for sparse X
+        'sgd'      mini-batches, one rate, ``momentum``
+        'lbfgs'    the whole set at once; for small sets, to the bottom of the loss
+        =========  ================================================================================
     alpha : float, default=0.0001
         Strength of the L2 penalty ``alpha / 2 * sum(W**2)``, divided by the size of the mini-batch.
     batch_size : int, 'auto' or 'full', default='auto'
         Examples in a mini-batch; 'auto' is ``min(200, n_samples)``, 'full' is all examples: batch
         gradient descent. Not used by 'lbfgs'.
     learning_rate : str or callable, default='constant'
-        Schedule of the learning rate. Of 'sgd' alone: 'invscaling' is
-        ``learning_rate_init / (t + 1)**power_t`` after t examples, 'adaptive' divides by 5
-        whenever progress stalls for ``n_iter_no_change`` epochs. Of every solver but 'lbfgs', over
-        ``max_iter`` epochs: 'cosine' falls to 0 along half a cosine; 'one_cycle' rises from 1/25
-        of ``learning_rate_init`` to all of it in the first 30 % and falls to 1e-4 of it (Smith,
-        2018); 'step' divides by 10 after each third; 'warmup' rises linearly in the first 5 %,
-        rounded up, and stays; a callable gives the rate of each epoch, counted from 0. Each
-        ``fit`` begins at epoch 0, also with ``warm_start``; ``partial_fit`` counts on, and past
-        ``max_iter`` the rate stays. Training may stop earlier: see ``n_iter_no_change``.
+        Schedule of the learning rate. Those of epochs are for every solver but 'lbfgs', and are
+        spread over ``max_iter`` epochs.
+
+        ============  =============================================================================
+        'constant'    ``learning_rate_init``
+        'invscaling'  'sgd' alone: ``learning_rate_init / (t + 1)**power_t`` after t examples
+        'adaptive'    'sgd' alone: divided by 5 when progress stalls for ``n_iter_no_change`` epochs
+        'cosine'      epochs: falls to 0 along half a cosine
+        'one_cycle'   epochs: up from 1/25 in the first 30 %, then down to 1e-4 of it [8]_
+        'step'        epochs: divided by 10 after each third
+        'warmup'      epochs: rises linearly in the first 5 %, rounded up, and stays
+        a callable    epochs: gives the rate of each, counted from 0
+        ============  =============================================================================
+
+        Each ``fit`` begins at epoch 0, also with ``warm_start``; ``partial_fit`` counts on, and
+        past ``max_iter`` the rate stays. Training may stop earlier: see ``n_iter_no_change``.
     learning_rate_init : float, default=0.001
         Initial learning rate of 'sgd' and 'adam'; the highest of the schedules over epochs.
     power_t : float, default=0.5
@@ -75,7 +103,7 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         not improve, and keep the weights of the best epoch. The examples given to ``fit`` as
         ``X_val`` take their place. On small tables the score of a classifier, its accuracy, is too
         coarse to stop by and costs much (.81 instead of .98 on the wines): take
-        ``scoring='loss'``, see docs/validation.md.
+        ``scoring='loss'``.
     validation_fraction : float in [0, 1), default=0.1
         The fraction set aside. 0 goes with ``early_stopping`` only where ``X_val`` is given.
     beta_1 : float in [0, 1), default=0.9
@@ -92,12 +120,11 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of threads, within what the process may use: fewer while other programs are in the
         way. -1 is all that it may use, -2 all but one, and so on. None: as many as pay off for the
         size of the network and mini-batch. The results do not depend on it, to the last bit.
-    {more_parameters}
     out_activation : str, (str, float) or None, default=None
         Activation function of the output layer; None is the one that belongs to the loss.
     init : {{'glorot', 'he', 'notes'}} or (list of ndarray, list of ndarray), default='glorot'
-        Initial weights: uniform as in scikit-learn (Glorot and Bengio, 2010); normal with variance
-        2 / fan_in and biases 0 (He et al., 2015); normal with variance 1 / fan_in and biases 1, as
+        Initial weights: uniform as in scikit-learn [1]_; normal with variance
+        2 / fan_in and biases 0 [3]_; normal with variance 1 / fan_in and biases 1, as
         in the notes; or given, ``(coefs, intercepts)`` in the shapes of ``coefs_``, of which
         copies are trained.
     standardize : bool, default=False
@@ -107,9 +134,9 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         X is not copied for it.
     dropout : float in [0, 1) or list of float, default=0
         Probability with which each hidden unit is left out in a training step, for all hidden
-        layers or for each; what is left is scaled up (inverted dropout, Srivastava et al., 2014).
+        layers or for each; what is left is scaled up (inverted dropout [9]_).
     weight_decay : float, default=0.01
-        Decoupled weight decay of 'adamw' (Loshchilov and Hutter, 2019); not of biases.
+        Decoupled weight decay of 'adamw' [4]_; not of biases.
     clip_norm : float or None, default=None
         Largest Euclidean norm of the gradient of a mini-batch; longer ones are scaled down to it.
     max_time : float or None, default=None
@@ -121,7 +148,7 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         ``sample_weight`` where there are weights.
     weight_average : float in (0, 1), int or None, default=None
         An int k: the fitted weights are the mean of those after each of the last k epochs
-        (Izmailov et al., 2018). A float: their exponential moving average with this decay, bias
+        [10]_. A float: their exponential moving average with this decay, bias
         corrected. The average is over the epochs of one ``fit`` and takes the place of the
         weights at its end; losses and scores are of the weights before. So ``partial_fit`` leaves
         the weights as they are, and the next fit with ``warm_start`` goes on from the average.
@@ -133,6 +160,7 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         update then grows with the entries of X, not with the weights. By the exact rules, weights
         of other features go on by their momentum, decay, and are penalised by ``alpha``; this is
         left out, also in the losses. Not with dense X, nor with 'lbfgs'.
+    {more_parameters}
 
     Attributes
     ----------
@@ -175,14 +203,33 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Names of the features, where X had any."""
 
 
+NOTES = """Notes
+    -----
+    float32 X is computed with as float32, about twice as fast; all else as float64. The results are
+    the same to the last bit for any number of threads. The first fit of an installation compiles
+    for 10 to 25 seconds, see ``warmup``.
+
+    References
+    ----------
+    .. [1] Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward
+       neural networks.
+    .. [2] Kingma and Ba (2015), Adam: A method for stochastic optimization.
+    .. [3] He et al. (2015), Delving deep into rectifiers.
+    .. [4] Loshchilov and Hutter (2019), Decoupled weight decay regularization.
+    .. [5] Clevert et al. (2016), Fast and accurate deep network learning by exponential linear
+       units.
+    .. [6] Klambauer et al. (2017), Self-normalizing neural networks.
+    .. [7] Hendrycks and Gimpel (2016), Gaussian error linear units.
+    .. [8] Smith (2018), A disciplined approach to neural network hyper-parameters: Part 1.
+    .. [9] Srivastava et al. (2014), Dropout: A simple way to prevent neural networks from
+       overfitting.
+    .. [10] Izmailov et al. (2018), Averaging weights leads to wider optima and better
+       generalization."""
+
+
 def parameters(score: str, more_parameters: str) -> str:
     """The text on parameters and attributes for the docstring of an estimator."""
-    names = ", ".join(map(repr, HIDDEN_ACTIVATIONS))
-    return _PARAMETERS.format(
-        score=score,
-        more_parameters=more_parameters,
-        hidden_activations="\n        ".join(textwrap.wrap(names, 92)),
-    )
+    return _PARAMETERS.format(score=score, more_parameters=more_parameters)
 
 
 CONSTRAINTS = {

@@ -10,7 +10,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseMLP
 from ._one_at_a_time import turn
-from ._parameters import CONSTRAINTS, of_mini_batches, own_defaults, parameters, set_parameters
+from ._parameters import (
+    CONSTRAINTS,
+    NOTES,
+    of_mini_batches,
+    own_defaults,
+    parameters,
+    set_parameters,
+)
 from ._targets import Reals, checked_quantiles
 from ._typing import Activation, Array, Data, Schedule, Scoring, Seed, Units, Weights
 from .kernels.losses import LOSSES
@@ -30,7 +37,7 @@ _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
 
 @own_defaults
 class MLPRegressor(RegressorMixin, BaseMLP):
-    __doc__ = f"""Multilayer perceptron regressor, a drop-in for scikit-learn's.
+    __doc__ = rf"""Multilayer perceptron regressor, a drop-in for scikit-learn's.
 
     With equal settings and ``random_state``, float64 results agree with
     ``sklearn.neural_network.MLPRegressor`` to rounding.
@@ -38,10 +45,28 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Parameters
     ----------
     loss : str, default='squared_error'
-        'squared_error' is half the squared error, 'rss' the squared error summed over outputs,
-        'absolute_error', 'huber' and 'quantile' are robust; 'poisson' (y >= 0) and 'gamma' (y > 0)
-        are half the deviance, with an exponential output.
+        What is minimised, of a prediction a for a target y; ``score`` may measure another thing.
+
+        ================  =========================================  ==============================
+        name              loss                                       for
+        ================  =========================================  ==============================
+        'squared_error'   (a - y)² / 2, the mean over outputs        means
+        'rss'             (a - y)², the sum over outputs             means
+        'absolute_error'  \|a - y\|                                  medians, despite outliers
+        'huber'           (a - y)² / 2, linear from ``huber_delta``  means, despite outliers
+        'quantile'        the pinball loss of ``quantile``           forecasts with intervals
+        'poisson'         half the deviance; y >= 0, output exp(z)   counts
+        'gamma'           half the deviance; y > 0, output exp(z)    amounts
+        ================  =========================================  ==============================
     {parameters("that of ``score``", _MORE_PARAMETERS)}
+
+    See Also
+    --------
+    MLPClassifier : The same for classes.
+    d2_quantile_score : The score of several quantiles.
+    LossCurveDisplay : A picture of the fit.
+
+    {NOTES}
 
     Examples
     --------
@@ -132,6 +157,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         self : MLPRegressor
             The fitted estimator.
+
+        See Also
+        --------
+        fit : Train to the end, on all examples.
+
+        Examples
+        --------
+        >>> from fastnn import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=(), solver="sgd", momentum=0, alpha=0)
+        >>> model = model.set_params(init=([[[0.0]]], [[0.0]]))
+        >>> model.partial_fit([[1.0]], [1.0]).coefs_  # a step of 0.001 times the slope -1
+        [array([[0.001]])]
         """
         with turn(self, going_on=True) as warnings:
             warnings += self._fit(X, y, sample_weight, incremental=True)
@@ -165,6 +202,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The outputs of the network; with a list of quantiles, a column for each quantile of the
             first target, then of the second, and so on.
+
+        Examples
+        --------
+        >>> from fastnn import MLPRegressor
+        >>> MLPRegressor.from_weights([[[2.0]]], [[1.0]]).predict([[3.0]])
+        array([7.])
         """
         output = self._outputs(X)
         return self._targets(self, self.n_outputs_).decide(output)
@@ -193,6 +236,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         float
             At most 1; 0 is what the best constant would have, such as the mean of y for R^2.
+
+        Examples
+        --------
+        >>> from fastnn import MLPRegressor
+        >>> MLPRegressor.from_weights([[[2.0]]], [[1.0]]).score([[0.0], [1.0]], [1.0, 3.0])
+        1.0
         """
         return self._score_of(self.predict(X), y, sample_weight)
 

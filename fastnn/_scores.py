@@ -55,6 +55,11 @@ def d2_quantile_score(
     ValueError
         If there is not a column for each quantile of each target.
 
+    See Also
+    --------
+    sklearn.metrics.d2_pinball_score : The same of one quantile.
+    MLPRegressor : Predicts several quantiles with ``loss='quantile'``.
+
     Examples
     --------
     >>> from fastnn import d2_quantile_score

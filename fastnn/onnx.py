@@ -35,7 +35,7 @@ def register():
     raise an error, as they do for subclasses. A graph of float64 inputs computes in float64, one of
     others in float32; the error function of 'gelu_erf' is in float32 always, as runtimes have it.
     Labels are strings or int64 (bool as 0 and 1), decided by ``threshold`` and ``pos_label``; a
-    regressor has a column for each output. Needs skl2onnx (``fastnn[onnx]``).
+    regressor has a column for each output. Needs skl2onnx (``fastnn-mlp[onnx]``).
 
     Returns
     -------

@@ -135,3 +135,25 @@ def test_every_parameter_and_result_is_documented(name, thing):
             )
     if not inspect.isclass(thing):
         assert "Returns\n-------" in doc
+
+
+@pytest.mark.parametrize("estimator", [fastnn.MLPClassifier, fastnn.MLPRegressor])
+def test_parameters_are_documented_in_the_order_of_the_signature(estimator):
+    doc = inspect.getdoc(estimator).split("Attributes\n---")[0]
+    lines = re.findall(r"^((?:\w+, )*\w+) :", doc, re.MULTILINE)
+    documented = [name for line in lines for name in line.split(", ")]
+    assert documented == list(inspect.signature(estimator).parameters)
+
+
+@pytest.mark.parametrize("estimator", [fastnn.MLPClassifier, fastnn.MLPRegressor])
+def test_every_allowed_name_is_documented(estimator):
+    doc = inspect.getdoc(estimator)
+    for parameter in ("activation", "solver", "learning_rate", "loss", "init"):
+        for allowed in estimator._parameter_constraints[parameter]:
+            for name in getattr(allowed, "options", ()):
+                assert f"'{name}'" in doc, name
+
+
+@pytest.mark.parametrize("name, thing", list(public_callables()), ids=lambda value: str(value))
+def test_everything_public_has_an_example(name, thing):
+    assert ">>>" in inspect.getdoc(thing)
