@@ -1,4 +1,4 @@
-"""Fits to Dask arrays and dataframes, whose rows are on several machines (needs ``fastnn-mlp[dask]``).
+"""Fits to Dask arrays and dataframes, whose rows are on several machines (`fastnn-mlp[dask]`).
 
 The client has y, the weights of the examples and those of the network, and does what a fit on one
 machine does: the same checks, shuffles, schedules, early stopping. X stays where it is. In each
