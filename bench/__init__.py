@@ -12,6 +12,8 @@ Run everything from the root of the repository, on an otherwise idle machine::
     python -m bench.sweep growth memory --full
     python -m bench.sweep products --isa avx2
 
+    python -m bench.quality --help          # not speed: how good predictions are, on real tables
+
     pytest bench --benchmark-only           # single kernels, epochs, fit, predict
     pytest bench --benchmark-only -k "gradient and float32" --benchmark-group-by=func
 
@@ -38,5 +40,6 @@ How the comparison is kept fair: ``peers`` says what each peer does, ``session``
                     ``sweep_usage`` with ``tasks``
 ``dask_price``      what a step costs on Dask, and from which mini-batch on machines pay
 ``kernel_calls``    all calls into the kernels
+``quality``         predictions on real tables: ``tables`` brings them, ``contestants`` take part
 ==================  ==========================================================================
 """
