@@ -46,6 +46,7 @@ class BaseMLP(Followed, BaseEstimator, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
+    _continued = None  # of sparse X, see make_data; BaseTabular sets it
 
     @classmethod
     def from_weights(cls, coefs, intercepts, **params):
@@ -207,6 +208,7 @@ class BaseMLP(Followed, BaseEstimator, ABC):
         data = make_data(
             X,
             standardized=scaling.of_features(X),
+            continued=self._continued,
             codes=target if in_codes else None,
             targets=None if in_codes else targets.values(target, X.dtype),
             weights=targets.training_weight(sample_weight, target, incremental),
@@ -221,7 +223,7 @@ class BaseMLP(Followed, BaseEstimator, ABC):
             if settings.solver == "lbfgs":
                 return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
             if examples is not None:
-                held = given_examples(examples, scaling, *validation[:2])
+                held = given_examples(examples, scaling, self._continued, *validation[:2])
             elif held_out is not None:
                 rows = np.setdiff1d(rows, held_out, assume_unique=True)
                 held = held_rows(data, held_out, target, sample_weight)
@@ -513,7 +515,8 @@ class BaseMLP(Followed, BaseEstimator, ABC):
         out_activation = self.out_activation_
         activations = check_activations(self.activation, len(units) - 2, out_activation)
         net = net_to_predict(tuple(units), tuple(activations), out_activation)
-        return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
+        data = make_data(X, continued=self._continued)
+        return predict(net, theta, data, np.arange(X.shape[0]), self.n_threads)
 
     def __setstate__(self, state):
         super().__setstate__(state)

@@ -194,8 +194,10 @@ def transposed(theta, net, continued):
         theta_t[block].reshape(n_out, n_rows)[...] = theta[block].reshape(n_rows, n_out).T
     if continued.size > 0:
         W, sums = (views(vector, net.units)[0][0] for vector in (theta, theta_t))
+        sums[...] = W
         for first, last in itertools.pairwise([*np.flatnonzero(~continued), len(W)]):
-            np.cumsum(W[first:last], axis=0, out=sums[first:last])
+            if last > first + 1:
+                np.cumsum(W[first:last], axis=0, out=sums[first:last])
     return theta_t
 
 
