@@ -120,7 +120,7 @@ class FrameEncoder:
     - 'piecewise_linear': an input for each bin between quantiles, which rises by ``height`` from
       one end of it to the other and is 0 in the middle. The first layer forms any function that is
       linear in each bin.
-      Where rows are sparse, three entries say it for any number of bins: see ``continued``.
+      Where rows are sparse, two entries say it for any number of bins: see ``continued``.
     - 'periodic': cosines of fixed random frequencies and phases.
 
     Missing numbers are 0 in all of this, with an indicator where there were some in training.
@@ -141,8 +141,8 @@ class FrameEncoder:
     is_sparse : bool
         Whether rows are sparse: whether that has less than 1 / ``WORTH`` of the entries.
     continued : ndarray of shape (n_inputs,)
-        Of sparse rows, which bins go on with the one before: the weights of an entry there are the
-        sum of all from the first bin on, see ``kernels.layout.Data``.
+        Of sparse rows, which bins go on with the one before: an entry there stands for half of it
+        in all up to its own and minus half of it behind, see ``kernels.layout.Data``.
     """
 
     WORTH = 5  # an entry takes the time of four numbers of dense rows, to 128 units
@@ -192,7 +192,7 @@ class FrameEncoder:
         blocks = self._blocks(*self._split([column[:1] for column in columns]))
         n_inputs = n_stored = sum(block.shape[1] for block in blocks)
         n_bins = [max(0, len(knots) - 1) for knots in self.knots]
-        n_stored -= sum(max(0, n - 3) for n in n_bins)
+        n_stored -= sum(max(0, n - 2) for n in n_bins)
         if categories:
             n_stored -= sum(len(known) - 1 for known in self.one_hot.categories_)
         # The same for every table, so that a row has the same bits in any.
@@ -280,7 +280,7 @@ class FrameEncoder:
                 gone = np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1) - 0.5
                 gone *= self.height * ~missing[:, j, np.newaxis]
                 if self.is_sparse:  # its product with W is that of its falls with sums of rows
-                    falls = -np.diff(gone, axis=1, append=0)
+                    falls = -np.diff(gone, axis=1, append=-gone[:, :1])
                     rows, bins = np.nonzero(falls)
                     entries.append((falls[rows, bins], rows, n_inputs + bins))
                 else:
