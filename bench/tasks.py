@@ -312,7 +312,7 @@ def prepare_bins(kind, T, hidden):
         continued = np.arange(d * T) % T > 0 if kind == "sums" else None
         if kind == "matrix":
             hats = X.toarray().reshape(n, d, T)
-            X = np.cumsum(hats[:, :, ::-1], 2)[:, :, ::-1].reshape(n, d * T)
+            X = (np.cumsum(hats[:, :, ::-1], 2)[:, :, ::-1] - np.float32(0.5)).reshape(n, d * T)
     units = [X.shape[1], *hidden, 1]
     net = make_net(units, "relu", None, "log_loss")
     theta = empty_theta(starts_of(units)[-1], np.float32)

@@ -51,6 +51,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
+    _continued = None  # of sparse X, see make_data; BaseTabular sets it
     # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
     # page of the class that this one stands in for.
     _doc_link_module = "fastnn"
@@ -232,7 +233,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             if settings.solver == "lbfgs":
                 return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
             if given_val is not None:
-                held = given_examples(given_val, scaling, *validation[:2])
+                held = given_examples(given_val, scaling, self._continued, *validation[:2])
             elif held_out is not None:
                 held = examples.hold(held_out)
             elif settings.early_stopping:
@@ -569,7 +570,8 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         out_activation = self.out_activation_
         activations = check_activations(self.activation, len(units) - 2, out_activation)
         net = net_to_predict(tuple(units), tuple(activations), out_activation)
-        return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
+        data = make_data(X, continued=self._continued)
+        return predict(net, theta, data, np.arange(X.shape[0]), self.n_threads)
 
     def __setstate__(self, state):
         super().__setstate__(state)

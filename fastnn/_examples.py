@@ -47,6 +47,7 @@ class Arrays:
 
     def __init__(self, estimator, settings, X, y, sample_weight, first_pass, incremental):
         self._given_X, self._incremental = X, incremental
+        self._continued = estimator._continued
         self._X, self._y = self.check(estimator, X, y, reset=first_pass)
         goes_on = settings.warm_start or incremental
         self.targets = estimator._learn_targets(settings, self._y, goes_on, incremental)
@@ -70,6 +71,7 @@ class Arrays:
         self._data = self.make_data(
             self._X,
             standardized=scaling.of_features(self._X),
+            continued=self._continued,
             codes=self._target if as_codes else None,
             targets=None if as_codes else targets.values(self._target, self.dtype),
             weights=targets.training_weight(self._weight, self._target, self._incremental),

@@ -148,13 +148,14 @@ def check_together(X_val, y_val, sample_weight_val):
         )
 
 
-def given_examples(examples, scaling, X, y):
+def given_examples(examples, scaling, continued, X, y):
     """``Held`` of the examples that were given to ``fit`` for it.
 
     Parameters
     ----------
     examples : (X, target, weight), checked
     scaling : Standardization
+    continued : (n_features,) bool or None
     X, y : as the user gave them
     """
     checked_X, target, weight = examples
@@ -162,7 +163,7 @@ def given_examples(examples, scaling, X, y):
         standardized = scaling.of_features(checked_X)
     except ValueError as error:
         raise ValueError(f"X_val: {error}") from error
-    data = make_data(checked_X, standardized=standardized)
+    data = make_data(checked_X, standardized=standardized, continued=continued)
     rows = np.arange(checked_X.shape[0])
     return Held(data, rows, scaling.of_targets(target), weight, X, y, given=True)
 

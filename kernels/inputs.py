@@ -11,9 +11,11 @@ All is standardised as it is read: no second X is made.
 
 A number in bins is such a row, too. With the values of a piecewise linear function at its knots as
 weights, it has two entries: 1 - f at the knot below, f at the one above. With the differences
-between knots as weights, the code of a number is 1, ..., 1, f, 0, ..., and its product with W the
-same two entries times *sums* of rows. These are kept in theta_t, and made anew by each update; the
-gradient by the sums becomes that by the rows once in a mini-batch: ``data.continued``.
+between knots as weights, the code of a number is 1/2, ..., 1/2, f - 1/2, -1/2, ..., and its product
+with W the same two entries times *sums* of rows, those from the next knot on with a minus, halved.
+Before the first knot all have a minus, and behind the last none: one sum says both. Sums are kept
+in theta_t, and made anew by each update; the gradient by the sums becomes that by the rows once in
+a mini-batch: ``data.continued``.
 """
 
 import numpy as np
@@ -275,7 +277,9 @@ def sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy):
 
 @shared
 def sum_rows(data, sums, theta, chunk, n_out):
-    """Sums of the rows of W in a chunk, each of a row and all that it continues."""
+    """Sums of the rows of W in a chunk: half of a row and all that it continues, less half of all
+    that continue it. A row that stands alone is its own sum."""
+    half = theta.dtype.type(0.5)
     for row in range(max(1, chunk.first_row), chunk.last_row):
         at = chunk.start + (row - chunk.first_row) * n_out
         w, s = theta[at : at + n_out], sums[at : at + n_out]
@@ -283,6 +287,15 @@ def sum_rows(data, sums, theta, chunk, n_out):
             above = sums[at - n_out : at]
             for j in range(n_out):
                 s[j] = above[j] + w[j]
+            if row + 1 == chunk.last_row or not data.continued[row]:  # s is the sum of all
+                while data.continued[row - 1]:
+                    row -= 1
+                    at -= n_out
+                    above = sums[at : at + n_out]
+                    for j in range(n_out):
+                        above[j] -= half * s[j]
+                for j in range(n_out):
+                    s[j] *= half
         else:
             for j in range(n_out):
                 s[j] = w[j]
@@ -290,13 +303,24 @@ def sum_rows(data, sums, theta, chunk, n_out):
 
 @shared
 def sum_gradient(data, g, chunk, n_out):
-    """From dC/d of these sums to dC/dW: a row is in its own sum, and in all that continue it."""
+    """From dC/d of these sums to dC/dW: half of a row's own sum and of all that continue it, less
+    half of those before."""
+    half = g.dtype.type(0.5)
     for row in range(chunk.last_row - 1, max(1, chunk.first_row), -1):
         if data.continued[row - 1]:
             at = (row - chunk.first_row) * n_out
             of_sum, above = g[at : at + n_out], g[at - n_out : at]
             for j in range(n_out):
                 above[j] += of_sum[j]
+            if not data.continued[row - 2]:  # above is the sum of all
+                while row < chunk.last_row and data.continued[row - 1]:
+                    at = (row - chunk.first_row) * n_out
+                    of_sum = g[at : at + n_out]
+                    for j in range(n_out):
+                        of_sum[j] -= half * above[j]
+                    row += 1
+                for j in range(n_out):
+                    above[j] *= half
 
 
 @leaf

@@ -73,8 +73,9 @@ class Data(NamedTuple):
     values: np.ndarray  # CSR: (nnz,)
     columns: np.ndarray  # CSR: (nnz,) int32, ascending within a row
     row_starts: np.ndarray  # CSR: (n + 1,) int64; empty: X is dense
-    # CSR: (n_features,) bool: whether a feature's weights are added to those of the feature before,
-    # as these were; empty: none are. So 1, ..., 1, f, 0, ... becomes two entries, see inputs.
+    # CSR: (n_features,) bool: whether a feature goes on with the one before; empty: none does. An
+    # entry of a row of such features is 1/2 for all up to its own and -1/2 for those behind it, so
+    # that 1/2, ..., 1/2, f - 1/2, -1/2, ... becomes two entries, see inputs.
     continued: np.ndarray
     means: np.ndarray  # (n_features,): training sees (x - mean) / scale, of CSR x / scale
     scales: np.ndarray  # (n_features,); both empty: x itself
@@ -194,8 +195,11 @@ def transposed(theta, net, continued):
         theta_t[block].reshape(n_out, n_rows)[...] = theta[block].reshape(n_rows, n_out).T
     if continued.size > 0:
         W, sums = (views(vector, net.units)[0][0] for vector in (theta, theta_t))
+        sums[...] = W
         for first, last in itertools.pairwise([*np.flatnonzero(~continued), len(W)]):
-            np.cumsum(W[first:last], axis=0, out=sums[first:last])
+            if last > first + 1:
+                np.cumsum(W[first:last], axis=0, out=sums[first:last])
+                sums[first:last] -= sums[last - 1] / 2
     return theta_t
 
 

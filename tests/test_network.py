@@ -251,7 +251,7 @@ def bins(n_numbers, n_bins, continued, n=40, seed=0):
     -------
     X : CSR, ``n_numbers * n_bins`` features, and a last one without bins
     continued : of each feature
-    encoded : ndarray, X itself, or where rows continue each other 1, ..., 1, f, 0, ...
+    encoded : ndarray, X itself, or where rows continue each other 1/2, ..., f - 1/2, -1/2, ...
     """
     rng = np.random.default_rng(seed)
     X, encoded = [], []
@@ -260,8 +260,8 @@ def bins(n_numbers, n_bins, continued, n=40, seed=0):
         hats = np.zeros((n, n_bins))
         hats[np.arange(n), b], hats[np.arange(n), b + 1] = 1 - f, f
         X.append(hats)
-        # 1 for all knots up to b, and the fraction f of the way to the next one
-        encoded.append(np.cumsum(hats[:, ::-1], axis=1)[:, ::-1])
+        # 1/2 for all knots up to b, the fraction f of the way to the next one, and -1/2
+        encoded.append(np.cumsum(hats[:, ::-1], axis=1)[:, ::-1] - 0.5)
     category = (rng.random((n, 1)) < 0.5).astype(float)
     X, encoded = np.hstack([*X, category]), np.hstack([*encoded, category])
     each = np.arange(n_numbers * n_bins + 1) % n_bins > 0

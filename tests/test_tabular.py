@@ -22,6 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastnn import MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor
+from fastnn import _tabular as tabular
 from fastnn._frames import FrameEncoder, checked_columns
 
 SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
@@ -206,7 +207,14 @@ def encoded(embedding, x, weight=None, later=None):
         [x], weight, np.random.RandomState(0)
     )
     matrix = encoder.transform([x if later is None else later], ["x"])
-    return matrix.toarray() if sp.issparse(matrix) else matrix
+    if not sp.issparse(matrix):
+        return matrix
+    # The first layer takes an entry times a sum of rows: it stands in all that are summed.
+    code = matrix.toarray()
+    for j in np.flatnonzero(encoder.continued)[::-1]:
+        code[:, j - 1] += code[:, j]
+    code[:, 1:] -= code[:, 1:2] / 2
+    return code
 
 
 def test_bins_between_quantiles_form_any_function_linear_in_each():
@@ -218,6 +226,40 @@ def test_bins_between_quantiles_form_any_function_linear_in_each():
     expected = np.interp(later, knots, knots**2)
     middle = (knots[0] ** 2 + knots[-1] ** 2) / 2
     np.testing.assert_allclose(bins @ np.diff(knots**2) + middle, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [TabularClassifier, TabularRegressor])
+def test_entries_of_bins_are_the_product_with_their_code(make, monkeypatch, tmp_path):
+    """Dropout, mini-batches, validation, prediction and a pickle; in float64."""
+    X = rng.standard_normal((300, 4))
+    X[::9, 1] = np.nan
+    X[:, 2] = X[:, 2].round()  # a few bins
+    y = (np.sin(3 * X[:, 0]) + X[:, 3] > 0).astype(int)
+    monkeypatch.setattr(tabular, "FEW", 1000)
+    monkeypatch.setattr(tabular, "OF_FEW", {})
+    monkeypatch.setattr(make, "_bins", dict(n_bins=32, height=0.3))
+    models = []
+    for worth in (1.5, np.inf):
+        monkeypatch.setattr(FrameEncoder, "WORTH", worth)
+        model = make(n_members=2, hidden_layer_sizes=(9, 5), max_iter=3, random_state=0)
+        models.append(model.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:]))
+    bins, matrix = models
+    assert bins._encoder.is_sparse and not matrix._encoder.is_sparse
+    columns, names = list(X.T), range(4)
+    entries = bins._encoder.transform(columns, names)
+    assert np.diff(entries.indptr).max() <= 1 + 4 * 3
+    assert entries.shape == matrix._encoder.transform(columns, names).shape
+    close = dict(rtol=1e-10, atol=1e-12)
+    for one, other in zip(bins.members_, matrix.members_, strict=True):
+        assert one.coefs_[0].dtype == np.float64
+        for name in ("coefs_", "intercepts_", "loss_curve_", "validation_loss_curve_"):
+            for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
+                np.testing.assert_allclose(a, b, **close)
+    predict = "predict_proba" if make is TabularClassifier else "predict"
+    found, expected = (getattr(model, predict)(X) for model in models)
+    np.testing.assert_allclose(found, expected, **close)
+    saved = pickle.loads(pickle.dumps(bins))
+    np.testing.assert_array_equal(getattr(saved, predict)(X), found)
 
 
 def test_encoding_counts_a_weight_as_repetition():
@@ -279,9 +321,9 @@ def test_a_member_is_the_network_fitted_alone(make, y, monkeypatch):
         rest = np.setdiff1d(np.arange(300), held)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            alone = clone(member).fit(
-                table[rest], target[rest], X_val=table[held], y_val=target[held]
-            )
+            alone = clone(member)
+            alone._continued = member._continued
+            alone.fit(table[rest], target[rest], X_val=table[held], y_val=target[held])
         assert alone.validation_loss_curve_ == member.validation_loss_curve_
         for name in ("coefs_", "intercepts_"):
             for a, b in zip(getattr(alone, name), getattr(member, name), strict=True):
