@@ -194,7 +194,7 @@ def _naming(number, first, when):
         ) from error
 
 
-_ROWS_AT_A_TIME = 4096
+_ROWS_AT_A_TIME = 2048
 # What is the same in all batches, see ``_checked``.
 _KINDS = (
     "The type of X",
@@ -596,8 +596,8 @@ def _joined(pieces):
 def _numbers(table):
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
-    In float32 if all columns are. A few rows at a time, which stay in the cache until they are
-    there from all columns.
+    In float32 if all columns are. Some rows at a time, which stay in the cache until they are there
+    from all columns.
     """
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is None or not isinstance(table, (pyarrow.Table, pyarrow.RecordBatch)):
@@ -607,12 +607,11 @@ def _numbers(table):
         return None
     single = all(of.is_float32(each) for each in types)
     numbers = np.empty((table.num_rows, len(types)), np.float32 if single else np.float64)
-    row = 0
-    for first in range(0, table.num_rows, _ROWS_AT_A_TIME):
-        for batch in as_table(table.slice(first, _ROWS_AT_A_TIME)).to_batches():
-            for j, column in enumerate(batch.columns):
-                numbers[row : row + batch.num_rows, j] = column.to_numpy(zero_copy_only=False)
-            row += batch.num_rows
+    columns = [column.to_numpy() for column in as_table(table).columns]
+    for first in range(0, len(numbers), _ROWS_AT_A_TIME):
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        for j, column in enumerate(columns):
+            numbers[rows, j] = column[rows]
     return numbers
 
 
