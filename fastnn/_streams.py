@@ -145,17 +145,18 @@ class Stream:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
-        names = [str(name) for name in _columns(batch)]
+        names = list(_columns(batch))
         targets = _names(self.target)
         features = self.features
         if features is None:
             features = [name for name in names if name not in (*targets, self.weight)]
         missing = {*features, *targets, self.weight} - {*names, None}
         if missing:
-            raise ValueError(f"There is no column {sorted(missing)} in {names}.")
+            raise ValueError(f"There is no column {sorted(map(str, missing))} in {names}.")
         y = None
         if targets:
-            y = batch[self.target] if isinstance(self.target, str) else _select(batch, targets)
+            several = isinstance(self.target, (list, tuple))
+            y = _select(batch, targets) if several else batch[self.target]
         weight = None if self.weight is None else batch[self.weight]
         return _select(batch, features), y, weight
 
@@ -163,7 +164,7 @@ class Stream:
 def _names(target):
     if target is None:
         return []
-    return [target] if isinstance(target, str) else list(target)
+    return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
 def _columns(table):
