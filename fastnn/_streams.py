@@ -146,17 +146,18 @@ class Stream:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
-        names = [str(name) for name in _columns(batch)]
+        names = list(_columns(batch))
         targets = _names(self.target)
         features = self.features
         if features is None:
             features = [name for name in names if name not in (*targets, self.weight)]
         missing = {*features, *targets, self.weight} - {*names, None}
         if missing:
-            raise ValueError(f"There is no column {sorted(missing)} in {names}.")
+            raise ValueError(f"There is no column {sorted(map(str, missing))} in {names}.")
         y = None
         if targets:
-            y = batch[self.target] if isinstance(self.target, str) else _select(batch, targets)
+            several = isinstance(self.target, (list, tuple))
+            y = _select(batch, targets) if several else batch[self.target]
         weight = None if self.weight is None else batch[self.weight]
         return _select(batch, features), y, weight
 
@@ -164,7 +165,7 @@ class Stream:
 def _names(target):
     if target is None:
         return []
-    return [target] if isinstance(target, str) else list(target)
+    return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
 def _columns(table):
@@ -195,7 +196,7 @@ def _naming(number, first, when):
         ) from error
 
 
-_ROWS_AT_A_TIME = 4096
+_ROWS_AT_A_TIME = 2048
 # What is the same in all batches, see ``_checked``.
 _KINDS = (
     "The type of X",
@@ -598,8 +599,8 @@ def _joined(pieces):
 def _numbers(table):
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
-    In float32 if all columns are. A few rows at a time, which stay in the cache until they are
-    there from all columns.
+    In float32 if all columns are. Some rows at a time, which stay in the cache until they are there
+    from all columns.
     """
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is None or not isinstance(table, (pyarrow.Table, pyarrow.RecordBatch)):
@@ -609,12 +610,11 @@ def _numbers(table):
         return None
     single = all(of.is_float32(each) for each in types)
     numbers = np.empty((table.num_rows, len(types)), np.float32 if single else np.float64)
-    row = 0
-    for first in range(0, table.num_rows, _ROWS_AT_A_TIME):
-        for batch in as_table(table.slice(first, _ROWS_AT_A_TIME)).to_batches():
-            for j, column in enumerate(batch.columns):
-                numbers[row : row + batch.num_rows, j] = column.to_numpy(zero_copy_only=False)
-            row += batch.num_rows
+    columns = [column.to_numpy() for column in as_table(table).columns]
+    for first in range(0, len(numbers), _ROWS_AT_A_TIME):
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        for j, column in enumerate(columns):
+            numbers[rows, j] = column[rows]
     return numbers
 
 

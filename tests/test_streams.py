@@ -239,6 +239,12 @@ def test_a_scorer_of_tables_does_not_warn_of_names(recwarn):
     assert not [w for w in recwarn if "feature names" in str(w.message)]
 
 
+def test_columns_of_pandas_may_have_numbers_for_names():
+    frame = pd.DataFrame(np.column_stack([X, SCORE]))
+    found = MLPRegressor(**SETTINGS).fit(Stream([frame[:500], frame[500:]], target=D))
+    assert_same(found, MLPRegressor(**SETTINGS).fit(X, SCORE))
+
+
 def test_text_and_integers_of_tables_are_labels(tmp_path):
     make, y = TARGETS["two classes"]
     frame = pd.DataFrame(X, columns=COLUMNS).assign(y=y)
