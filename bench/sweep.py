@@ -31,6 +31,7 @@ SECTIONS = {
     "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,
     "memory": sweep_usage.memory,
+    "streams": sweep_usage.streams,
     "coldstart": sweep_usage.coldstart,
     "contention": sweep_usage.contention,
     "beside": sweep_usage.beside,

@@ -2,7 +2,9 @@
 
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -84,6 +86,40 @@ def prepare_grid(library, backend, max_iter):
             search = GridSearchCV(model, grid, cv=5, refit=False).fit(X, y)
         return float(np.mean(search.cv_results_["mean_test_score"]))
 
+    return run
+
+
+SOURCES = "memory", "arrays", "Parquet"
+
+
+def prepare_stream(source, case):
+    """Returns ``run(epochs)``, the last loss of a fit from one of ``SOURCES``."""
+    X, y = make_data(case)
+    data, folder, buffer_rows = (X, y), None, case.n // 10
+    if source != "memory":
+        from fastnn import Stream
+
+        def batches():
+            for first in range(0, case.n, buffer_rows):
+                rows = slice(first, first + buffer_rows)
+                yield X[rows], y[rows]
+
+        data = (Stream(batches, buffer_rows=buffer_rows),)
+    if source == "Parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = tempfile.TemporaryDirectory()
+        columns = {f"x{i}": column for i, column in enumerate(X.T.copy())}
+        path = Path(folder.name, "all.parquet")
+        pq.write_table(pa.table({**columns, "y": y}), path, row_group_size=buffer_rows)
+        data = (Stream(path, target="y", buffer_rows=buffer_rows),)
+
+    def run(epochs):
+        model = _classifier("fastnn")(**{**parameters(case), "max_iter": epochs})
+        return float(model.fit(*data).loss_)
+
+    run.folder = folder  # as long as it is run
     return run
 
 

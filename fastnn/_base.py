@@ -86,10 +86,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features), or Stream
             Training examples. float32 is kept and computed with; other types become float64.
+            A ``Stream`` gives X, y and sample_weight in batches.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets: class labels, a label indicator matrix, or real numbers.
+            Targets: class labels, a label indicator matrix, or real numbers. None where X is a
+            Stream.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each example; None is 1 for all.
         X_val : array-like or sparse matrix of shape (n_validation, n_features), default=None

@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from numbers import Integral
 
 import numpy as np
@@ -41,11 +41,12 @@ from .kernels.layout import readonly
 class Stream:
     """Examples in batches, as X of ``fit`` where they do not fit into memory.
 
-    Each epoch of ``fit(stream)`` reads all batches anew, in their order. Examples are shuffled
-    within a buffer of ``buffer_rows``: a source whose examples come in an order that means
-    something, such as class after class, has to be shuffled once before, or needs a buffer that
-    holds all. With such a buffer ``fit(stream)`` gives the numbers of ``fit(X, y)``, to the last
-    bit.
+    There is no method of its own for it, as all that ``fit`` says of parameters, validation
+    examples, warm start and attributes is so for a stream. Each epoch reads all batches anew, in
+    their order. Examples are shuffled within a buffer of ``buffer_rows``: a source whose examples
+    come in an order that means something, such as class after class, has to be shuffled once
+    before, or needs a buffer that holds all. With such a buffer ``fit(stream)`` gives the numbers
+    of ``fit(X, y)``, to the last bit. See docs/streams.md.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ class Stream:
         generator function or one that opens a ``RecordBatchReader``; an object that can be gone
         through repeatedly, such as a list. A batch is a tuple ``(X, y)`` or
         ``(X, y, sample_weight)``, each as ``fit`` takes it but X dense, or a table of pyarrow,
-        pandas or polars. The function is called, and what it returns is gone through, in a
-        thread of its own from the first epoch on, one batch ahead of the training.
+        pandas or polars. From the first epoch on a thread of its own calls the function and
+        reads the batches, one buffer ahead of the training.
     features : list of str, default=None
         Columns of X, for tables. None: all but ``target`` and ``weight``.
     target : str or list of str, default=None
@@ -109,47 +110,54 @@ class Stream:
         iterator
             What it returns, batch by batch.
         """
-        return (function(self.parts(batch)[0]) for batch in self.opened())
+        return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def opened(self):
+    def _opened(self):
         """Begin a pass: an iterable of batches."""
         source = self.source
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
-            # Nothing but what a batch needs: otherwise all of a row group would be in memory.
-            options = dataset.ParquetFragmentScanOptions(pre_buffer=False)
-            file_format = dataset.ParquetFileFormat(default_fragment_scan_options=options)
-            source = dataset.dataset(source, format=file_format)
+            return self._row_groups(dataset.dataset(source, format="parquet"))
         if hasattr(source, "scanner"):
-            return self._scanned(source)
+            columns = self._wanted(source)
+            return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
         return source() if callable(source) else source
 
-    def _scanned(self, dataset):
-        """Batches of a dataset of pyarrow, of which little is read ahead."""
-        columns = None
-        if self.features is not None:
-            more = [name for name in (*_names(self.target), self.weight) if name is not None]
-            columns = list(dict.fromkeys([*self.features, *more]))
-        return dataset.to_batches(
-            columns=columns, batch_size=2**15, batch_readahead=1, fragment_readahead=1
-        )
+    def _row_groups(self, dataset):
+        """Batches of Parquet files, one row group after the other.
 
-    def parts(self, batch):
+        A scanner of pyarrow would read ahead, up to 256 MB.
+        """
+        columns = self._wanted(dataset)
+        for file in dataset.get_fragments():
+            for group in file.split_by_row_group():
+                table = group.to_table(schema=dataset.schema, columns=columns)
+                yield from table.to_batches(max_chunksize=2**15)
+
+    def _wanted(self, dataset):
+        """The columns to read; None is all."""
+        if self.features is None:
+            return None
+        wanted = {*self.features, *_names(self.target), self.weight}
+        return [name for name in dataset.schema.names if name in wanted]
+
+    def _parts(self, batch):
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
-        names = [str(name) for name in _columns(batch)]
+        names = list(_columns(batch))
         targets = _names(self.target)
         features = self.features
         if features is None:
             features = [name for name in names if name not in (*targets, self.weight)]
         missing = {*features, *targets, self.weight} - {*names, None}
         if missing:
-            raise ValueError(f"There is no column {sorted(missing)} in {names}.")
+            raise ValueError(f"There is no column {sorted(map(str, missing))} in {names}.")
         y = None
         if targets:
-            y = batch[self.target] if isinstance(self.target, str) else _select(batch, targets)
+            several = isinstance(self.target, (list, tuple))
+            y = _select(batch, targets) if several else batch[self.target]
         weight = None if self.weight is None else batch[self.weight]
         return _select(batch, features), y, weight
 
@@ -157,7 +165,7 @@ class Stream:
 def _names(target):
     if target is None:
         return []
-    return [target] if isinstance(target, str) else list(target)
+    return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
 def _columns(table):
@@ -188,9 +196,14 @@ def _naming(number, first, when):
         ) from error
 
 
-_ROWS_AT_A_TIME = 4096
+_ROWS_AT_A_TIME = 2048
 # What is the same in all batches, see ``_checked``.
-_KINDS = "The type of X", "The kind of the labels", "The number of dimensions of y", "sample_weight"
+_KINDS = (
+    "The type of X",
+    "The kind of the labels",
+    "The number of dimensions of y",
+    "Whether it has sample_weight",
+)
 
 
 class _Seen:
@@ -211,7 +224,7 @@ class _Seen:
         if y.ndim == 2:
             counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
             if self.labels is None:
-                self.labels, self.counts, self.kept = y, np.zeros_like(counts), None
+                self.labels, self.counts, self.kept = y.copy(), np.zeros_like(counts), None
             if len(counts) != len(self.counts):
                 raise ValueError(
                     f"y has {len(counts)} labels, but {len(self.counts)} in the first batch."
@@ -274,7 +287,7 @@ class Streamed:
                 if at == 0 and part:
                     self._add(part)
                     part = []
-                part.append(piece)
+                part.append(_copies(piece))  # the source may reuse its arrays
             self._add(part)
         else:
             for _ in batches:
@@ -329,9 +342,9 @@ class Streamed:
     def _batches(self, when, encode, reset=False):
         """One pass: number of the first row, X, target and weight of each batch, as checked."""
         first, number = 0, -1
-        for number, batch in enumerate(self._stream.opened()):
+        for number, batch in enumerate(self._stream._opened()):
             with _naming(number, first, when):
-                X, y, weight = self._stream.parts(batch)
+                X, y, weight = self._stream._parts(batch)
                 if len(X) == 0:
                     continue
                 X, y, weight = self._checked(X, y, weight, reset and first == 0)
@@ -478,7 +491,7 @@ class Streamed:
         self._orders = {size: np.arange(size) for size in self._sizes}
         if self.n == self._size and self._held is not None:
             self._orders[self.n] = self._order
-        self._n_begun, self._buffers = 0, None
+        self._n_begun, self._buffers, self._leaving = 0, None, False
         self._reader = ThreadPoolExecutor(1, "fastnn-reader")
         return self
 
@@ -502,6 +515,9 @@ class Streamed:
         for number, size in enumerate(self._sizes, 1):
             order = self._orders[size]
             shuffled(order)
+            # Ctrl-C does not end a wait where polars has been imported.
+            while not wait([self._reading], timeout=0.05).done:
+                pass
             first = self._reading.result()
             if number < len(self._sizes) or self._n_begun < self._settings.max_iter:
                 self._read()
@@ -517,6 +533,8 @@ class Streamed:
             for number in itertools.count(epoch):
                 batches = self._batches(f"in epoch {number}", self._encode)
                 for at, piece in _cut(map(self._to_train, batches), self._size):
+                    if self._leaving:
+                        return
                     if at == 0:
                         if written:
                             yield start
@@ -566,6 +584,10 @@ def _of(arrays, rows):
     return tuple(None if array is None else array[rows] for array in arrays)
 
 
+def _copies(arrays):
+    return tuple(None if array is None else array.copy() for array in arrays)
+
+
 def _joined(pieces):
     """Pieces, tuples of arrays or None, as one."""
     return tuple(
@@ -577,8 +599,8 @@ def _joined(pieces):
 def _numbers(table):
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
-    In float32 if all columns are. A few rows at a time, which stay in the cache until they are
-    there from all columns.
+    In float32 if all columns are. Some rows at a time, which stay in the cache until they are there
+    from all columns.
     """
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is None or not isinstance(table, (pyarrow.Table, pyarrow.RecordBatch)):
@@ -588,12 +610,11 @@ def _numbers(table):
         return None
     single = all(of.is_float32(each) for each in types)
     numbers = np.empty((table.num_rows, len(types)), np.float32 if single else np.float64)
-    row = 0
-    for first in range(0, table.num_rows, _ROWS_AT_A_TIME):
-        for batch in as_table(table.slice(first, _ROWS_AT_A_TIME)).to_batches():
-            for j, column in enumerate(batch.columns):
-                numbers[row : row + batch.num_rows, j] = column.to_numpy(zero_copy_only=False)
-            row += batch.num_rows
+    columns = [column.to_numpy() for column in as_table(table).columns]
+    for first in range(0, len(numbers), _ROWS_AT_A_TIME):
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        for j, column in enumerate(columns):
+            numbers[rows, j] = column[rows]
     return numbers
 
 

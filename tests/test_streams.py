@@ -1,6 +1,7 @@
 """Fits from batches that are read again and again: the numbers of fit, and its errors."""
 
 import itertools
+import signal
 import threading
 import time
 import tracemalloc
@@ -238,6 +239,12 @@ def test_a_scorer_of_tables_does_not_warn_of_names(recwarn):
     assert not [w for w in recwarn if "feature names" in str(w.message)]
 
 
+def test_columns_of_pandas_may_have_numbers_for_names():
+    frame = pd.DataFrame(np.column_stack([X, SCORE]))
+    found = MLPRegressor(**SETTINGS).fit(Stream([frame[:500], frame[500:]], target=D))
+    assert_same(found, MLPRegressor(**SETTINGS).fit(X, SCORE))
+
+
 def test_text_and_integers_of_tables_are_labels(tmp_path):
     make, y = TARGETS["two classes"]
     frame = pd.DataFrame(X, columns=COLUMNS).assign(y=y)
@@ -390,6 +397,44 @@ def test_a_source_is_closed_also_if_training_stops_in_the_middle(after_epochs):
         with pytest.raises(RuntimeError, match="enough"):
             model.fit(Stream(give, buffer_rows=64))
         assert opened == closed
+
+
+def test_a_source_may_fill_the_same_arrays_again():
+    def give():
+        x, y = np.empty((100, D)), np.empty(100)
+        for some in batches(X[:1200], SCORE[:1200])():
+            x[...], y[...] = some
+            yield x, y
+
+    for more in ({}, {"standardize": True, "standardize_target": True, "early_stopping": True}):
+        for buffer_rows in (130, 10_000):
+            found, expected = (
+                MLPRegressor(**SETTINGS, **more).fit(Stream(source, buffer_rows=buffer_rows))
+                for source in (give, batches(X[:1200], SCORE[:1200]))
+            )
+            assert_same(found, expected)
+
+
+def test_ctrl_c_does_not_wait_for_a_buffer():
+    read = itertools.count()
+    passes = itertools.count()
+    n_read = []
+
+    def give():
+        slow = next(passes) > 0
+        for number, batch in enumerate(batches(X, SCORE, size=4)()):
+            n_read.append(next(read))
+            if slow:
+                time.sleep(0.01)
+                if number == 3:
+                    n_read.clear()
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            yield batch
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = MLPRegressor(**SETTINGS).fit(Stream(give))
+    assert model.stop_reason_ == "interrupted"
+    assert len(n_read) < 200  # of the 305 that are left of the pass
 
 
 def test_the_last_epoch_reads_nothing_ahead():
