@@ -9,10 +9,11 @@ A step on W workers is modelled as ::
     gradient(B / W) + W (latency + 2 bytes / bandwidth) + update
 
 with one vector of weights to each worker and one gradient back, all by way of the client, one after
-the other. Gradients and updates are timed in this process, latency and bandwidth by an actor that
-gives back what it is given; then whole fits on two workers check the model. A network between the
-machines adds its own latency and its own seconds per byte. Under ``taskset -c 0`` CPU seconds are
-counted, which nobody else can add to, and two workers take turns.
+the other. Gradients and updates are timed in this process. Latency and bandwidth are those of two
+fits on two workers, of the least and of the largest network in mini-batches of 200, and the other
+fits check the model. A network between the machines adds its own latency and seconds per byte.
+Under ``taskset -c 0`` CPU seconds are counted, which nobody else can add to, and the two workers
+take turns.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from .report import describe, machine, number, table
 
 N_FEATURES, DTYPE = 100, np.float32
 HIDDEN = 30, 100, 300, 1000
-BATCHES = 200, 2000, 20000
+CHECKED = (200, 60), (2000, 6)  # mini-batches, and how many of them are timed twice
 MACHINES = 2, 8
 # Of 10 Gbit/s Ethernet: seconds of a round trip, and bytes a second.
 ROUND_TRIP, ETHERNET = 2e-4, 1.25e9
@@ -44,21 +45,14 @@ ADAM_RULE = Rule(ADAM, 1e-3, 1e-4, 0.9, 0.999, 1e-8)
 COLORS = "#3066be", "#d1495b", "#f7931e", "#5a9367"
 
 
-class Echo:
-    """An actor that answers with the vector that it is given."""
-
-    def gradient(self, theta):
-        return theta
-
-
-def best(function, seconds, clock):
-    """The least time of ``function()``: others on the machine can only add to it."""
+def typical(function, seconds, clock):
+    """The median time of ``function()``."""
     times, end = [], time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
         started = clock()
         function()
         times.append(clock() - started)
-    return min(times)
+    return float(np.median(times))
 
 
 def clock_of(client, cores):
@@ -66,25 +60,6 @@ def clock_of(client, cores):
     if cores > 1:
         return time.perf_counter
     return lambda: time.process_time() + sum(client.run(time.process_time).values())
-
-
-def exchange(client, clock, n_times):
-    """Latency of a worker's answer, and bytes a second, of loopback and Dask."""
-    actors = [
-        client.submit(Echo, actor=True, workers=[worker], pure=False).result()
-        for worker in client.nthreads()
-    ]
-    took, sizes = [], (1000, 4_000_000)
-    for size in sizes:
-        theta, times = np.random.default_rng(0).random(size // 8), []
-        for _ in range(3):
-            started = clock()
-            for _ in range(n_times):
-                for answer in [actor.gradient(theta) for actor in actors]:
-                    answer.result()
-            times.append((clock() - started) / n_times / len(actors))
-        took.append(min(times))
-    return took[0], 2 * (sizes[1] - sizes[0]) / (took[1] - took[0])
 
 
 class Costs:
@@ -107,12 +82,12 @@ class Costs:
                 def gradient(trainer=trainer, rows=rows):
                     trainer.loss_and_gradient(theta, rows, 0.0)
 
-                gradients.append(best(gradient, seconds, clock))
+                gradients.append(typical(gradient, seconds, clock))
         self.each = (gradients[1] - gradients[0]) / 1900
         self.least = max(0.0, gradients[0] - 100 * self.each)
         with Trainer(net, theta, data, 1, 1, np.zeros((2, n_params), DTYPE), given=True) as trainer:
             one = np.zeros(1, np.int64)
-            self.update = best(lambda: trainer.run_epoch(one, ADAM_RULE), seconds, clock)
+            self.update = typical(lambda: trainer.run_epoch(one, ADAM_RULE), seconds, clock)
 
     def step(self, batch, n_workers, latency, bandwidth, cores=np.inf):
         """Seconds of a step; no latency is one process without Dask."""
@@ -210,22 +185,30 @@ def main():
     warnings.simplefilter("ignore")  # fits of one epoch, graphs that hold their data
     with Client(**workers, direct_to_workers=True, silence_logs=logging.CRITICAL) as client:
         clock = clock_of(client, cores)
-        here = exchange(client, clock, int(100 * options.seconds))
-        rows = []
-        for cost in costs:
-            for batch in BATCHES[:2]:
-                step, sent, alone = measured(client, clock, cost.hidden, batch, 20)
-                model = cost.step(batch, 2, *here, cores)
-                rows.append(
-                    [
-                        f"({cost.hidden}, {cost.hidden})",
-                        f"{batch}",
-                        *(number(1e3 * s) for s in (alone, step, model)),
-                        f"{step / model:.2f}",
-                        number(4 * cost.bytes / 1e3),
-                        number(sent / 1e3),
-                    ]
-                )
+        found = {
+            (cost, batch): measured(client, clock, cost.hidden, batch, n_steps)
+            for cost in costs
+            for batch, n_steps in CHECKED
+        }
+    paid = [
+        (found[cost, CHECKED[0][0]][0] - cost.step(CHECKED[0][0], 2, None, None, cores)) / 2
+        for cost in (costs[0], costs[-1])
+    ]
+    bandwidth = 2 * (costs[-1].bytes - costs[0].bytes) / (paid[1] - paid[0])
+    here = paid[0] - 2 * costs[0].bytes / bandwidth, bandwidth
+    rows = []
+    for (cost, batch), (step, sent, alone) in found.items():
+        model = cost.step(batch, 2, *here, cores)
+        rows.append(
+            [
+                f"({cost.hidden}, {cost.hidden})",
+                f"{batch}",
+                *(number(1e3 * s) for s in (alone, step, model)),
+                f"{step / model:.2f}",
+                number(4 * cost.bytes / 1e3),
+                number(sent / 1e3),
+            ]
+        )
     header = ["network", "batch", "alone ms", "two ms", "model ms", "ratio", "kB", "kB measured"]
     print(f"\nA step on two workers on {cores} cores beside the model\n")
     print(table(header, rows))

@@ -574,7 +574,7 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
         -------
         float
         """
-        prediction, y, weight = dask.compute(self.predict(X), y, sample_weight)
+        prediction, (y, weight) = dask.compute(self.predict(X))[0], dask.compute(y, sample_weight)
         return float(accuracy_score(y, prediction, sample_weight=weight))
 
 
@@ -593,7 +593,7 @@ class MLPRegressor(OnDask, _regressor.MLPRegressor):
     >>> workers = dict(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     >>> with Client(**workers, direct_to_workers=True):
     ...     regressor = MLPRegressor(
-    ...         solver="lbfgs", standardize=True, standardize_target=True, alpha=10, random_state=0
+    ...         solver="lbfgs", standardize=True, standardize_target=True, tol=0.01, random_state=0
     ...     ).fit(X, y)
     ...     regressor.score(X, y) > 0.5
     True
@@ -617,4 +617,4 @@ class MLPRegressor(OnDask, _regressor.MLPRegressor):
         -------
         float
         """
-        return self._score_of(*dask.compute(self.predict(X), y, sample_weight))
+        return self._score_of(*dask.compute(self.predict(X)), *dask.compute(y, sample_weight))
