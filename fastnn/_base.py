@@ -502,13 +502,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
         net = net_to_predict(tuple(units), tuple(activations), out_activation)
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
         passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in passing}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
         if hasattr(self, "coefs_"):
@@ -527,7 +527,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
             )
         return True
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
