@@ -12,6 +12,8 @@ Run everything from the root of the repository, on an otherwise idle machine::
     python -m bench.sweep growth memory --full
     python -m bench.sweep products --isa avx2
 
+    python -m bench.quality --help          # not speed: how good predictions are, on real tables
+
     pytest bench --benchmark-only           # single kernels, epochs, fit, predict
     pytest bench --benchmark-only -k "gradient and float32" --benchmark-group-by=func
 
@@ -34,8 +36,10 @@ How the comparison is kept fair: ``peers`` says what each peer does, ``session``
 ``peak``            the measured peak of the machine
 ``isa``             ``--isa avx2``: who is told how to leave AVX-512 alone, and how it is checked
 ``compare``         the main table; ``plot`` its picture, ``report`` tables and machine
-``sweep``           the sections, in ``sweep_training``, ``sweep_products`` and ``sweep_usage``
-                    with ``tasks``
+``sweep``           the sections, in ``sweep_training``, ``sweep_products``, ``sweep_sparse`` and
+                    ``sweep_usage`` with ``tasks``
+``dask_price``      what a step costs on Dask, and from which mini-batch on machines pay
 ``kernel_calls``    all calls into the kernels
+``quality``         predictions on real tables: ``tables`` brings them, ``contestants`` take part
 ==================  ==========================================================================
 """

@@ -35,7 +35,7 @@ def _product(C, A, a_row, a_column, B, buffers):
 
 def product(C, A, B):
     """The call C <- A B, ready to be made; C and B are C-contiguous, A or its transpose is."""
-    buffers = work_for((1, 1), C.dtype, len(C), 1, sparse=False).packed
+    buffers = work_for((1, 1), C.dtype, len(C), 1).packed
     if A.flags.c_contiguous:
         arguments = (C, A, A.shape[1], 1, B, buffers)
     else:

@@ -10,7 +10,7 @@ For example::
 import argparse
 import sys
 
-from . import isa, sweep_products, sweep_training, sweep_usage
+from . import isa, sweep_products, sweep_sparse, sweep_training, sweep_usage
 from .peers import PEERS
 from .report import describe, machine, save_json, table
 from .session import Session
@@ -27,10 +27,13 @@ SECTIONS = {
     "threads": sweep_training.threads,
     "growth": sweep_training.growth,
     "products": sweep_products.products,
+    "text": sweep_sparse.text,
+    "bins": sweep_sparse.bins,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,
     "memory": sweep_usage.memory,
+    "streams": sweep_usage.streams,
     "coldstart": sweep_usage.coldstart,
     "contention": sweep_usage.contention,
     "beside": sweep_usage.beside,

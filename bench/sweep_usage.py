@@ -19,7 +19,15 @@ from .cases import CASES, MAIN, Case
 from .peers import PEERS
 from .report import number, times
 from .session import Worker, alternate
-from .tasks import prepare_grid, prepare_memory, prepare_on_one_core, prepare_predict, save_data
+from .tasks import (
+    SOURCES,
+    prepare_grid,
+    prepare_memory,
+    prepare_on_one_core,
+    prepare_predict,
+    prepare_stream,
+    save_data,
+)
 
 _BASE = ("fastnn", "scikit-learn")
 
@@ -127,6 +135,30 @@ def _memory_of(case):
             with Worker() as worker:
                 uses[library] = worker.task(prepare_memory, library, case, Path(folder)).run()[1]
     return uses
+
+
+def streams(settings):
+    """fit from batches, of arrays and from Parquet, against fit from memory."""
+    session, rows, raw = settings.session, [], {}
+    for name in "AEG":
+        case = CASES[name]._replace(n=40_000 if settings.quick else 200_000)
+        tasks = {
+            source: session.worker(source).task(prepare_stream, source, case) for source in SOURCES
+        }
+        losses = {source: task.run(2)[1] for source, task in tasks.items()}
+        _check_equal(losses, 0.1 * losses["memory"])
+        epochs = case.epochs(session.seconds)
+        seconds, _ = alternate(tasks, session.rounds, epochs)
+        session.drop_tasks()
+        raw[name] = {"epochs": epochs, "seconds": seconds}
+        each = {source: median(seconds[source]) / epochs for source in SOURCES}
+        row = [f"{name} {case.shape}", *(number(1e3 * each[source]) for source in SOURCES)]
+        rows.append(row + [f"{each['memory'] / each[source]:.2f}" for source in SOURCES[1:]])
+    header = ["", *(f"{source} ms" for source in SOURCES), *(f"{s} / memory" for s in SOURCES[1:])]
+    title = (
+        "ms per epoch of whole fits, buffers of a tenth of the examples, and throughput; goal: 0.8"
+    )
+    return [(title, header, rows)], raw
 
 
 _FIT = """

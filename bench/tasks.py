@@ -2,10 +2,13 @@
 
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import joblib
 import numpy as np
+import scipy.sparse as sp
 import threadpoolctl
 
 from .cases import CASES, make_data
@@ -84,6 +87,40 @@ def prepare_grid(library, backend, max_iter):
             search = GridSearchCV(model, grid, cv=5, refit=False).fit(X, y)
         return float(np.mean(search.cv_results_["mean_test_score"]))
 
+    return run
+
+
+SOURCES = "memory", "arrays", "Parquet"
+
+
+def prepare_stream(source, case):
+    """Returns ``run(epochs)``, the last loss of a fit from one of ``SOURCES``."""
+    X, y = make_data(case)
+    data, folder, buffer_rows = (X, y), None, case.n // 10
+    if source != "memory":
+        from fastnn import Stream
+
+        def batches():
+            for first in range(0, case.n, buffer_rows):
+                rows = slice(first, first + buffer_rows)
+                yield X[rows], y[rows]
+
+        data = (Stream(batches, buffer_rows=buffer_rows),)
+    if source == "Parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = tempfile.TemporaryDirectory()
+        columns = {f"x{i}": column for i, column in enumerate(X.T.copy())}
+        path = Path(folder.name, "all.parquet")
+        pq.write_table(pa.table({**columns, "y": y}), path, row_group_size=buffer_rows)
+        data = (Stream(path, target="y", buffer_rows=buffer_rows),)
+
+    def run(epochs):
+        model = _classifier("fastnn")(**{**parameters(case), "max_iter": epochs})
+        return float(model.fit(*data).loss_)
+
+    run.folder = folder  # as long as it is run
     return run
 
 
@@ -192,3 +229,96 @@ def prepare_memory(library, case, folder):
         }
 
     return run
+
+
+def make_text(n, terms=59_000):
+    """Rows like those of TF-IDF, CSR in float32 with some 71 entries each, and their class."""
+    rng = np.random.default_rng(0)
+    frequency = np.cumsum(1 / np.arange(1, terms + 1) ** 0.9)
+    lengths = rng.poisson(80, n)
+    drawn = np.searchsorted(frequency / frequency[-1], rng.random(lengths.sum()))
+    columns, rows = rng.permutation(terms)[drawn], np.repeat(np.arange(n), lengths)
+    X = sp.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, terms))
+    X.data = 1 + np.log(X.data)
+    X.data /= np.sqrt(np.repeat((X * X).sum(axis=1), np.diff(X.indptr)))
+    return X, (X @ rng.standard_normal((terms, 20), np.float32)).argmax(axis=1)
+
+
+def prepare_text(library, n, batch, lazy):
+    """Returns ``run()``: CPU seconds of an update, from fits of three epochs and of one."""
+    X, y = make_text(n)
+    if library == "scikit-learn":
+        X, y = X[: 20 * batch], y[: 20 * batch]  # its updates take as long on few rows
+    settings = {"random_state": 0, "batch_size": batch, "tol": 0}
+    if library == "fastnn":
+        settings |= {"lazy_update": lazy, "n_threads": 1}
+
+    def seconds(epochs):
+        model = _classifier(library)((64,), max_iter=epochs, **settings)
+        started = time.process_time()
+        model.fit(X, y)
+        return time.process_time() - started
+
+    def run():
+        threadpoolctl.threadpool_limits(1)
+        return (seconds(3) - seconds(1)) / 2 / -(-X.shape[0] // batch)
+
+    return run
+
+
+def prepare_scaling():
+    """Returns ``run()``: CPU seconds to read and write the weights and moments of that network."""
+    import numba
+
+    @numba.njit(fastmath=True)
+    def scale(a, b, c, factor):
+        for i in range(a.size):
+            a[i] *= factor
+            b[i] *= factor
+            c[i] *= factor
+
+    vectors = [np.ones(59_001 * 64 + 65 * 20, np.float32) for _ in range(3)]
+
+    def run():
+        started = time.process_time()
+        for _ in range(20):
+            scale(*vectors, np.float32(1))
+        return (time.process_time() - started) / 20
+
+    return run
+
+
+def prepare_bins(kind, T, hidden):
+    """Returns ``run()``: epochs of 20 numbers in T bins each, or as they are ('dense').
+
+    'knots': two entries each, values at knots as weights; 'sums': the same, with differences as
+    weights; 'matrix': the product with the code of the differences.
+    """
+    from fastnn._network import make_data, make_net
+    from fastnn._trainer import Trainer
+    from fastnn.kernels.layout import empty_theta, starts_of
+    from fastnn.kernels.rules import ADAM, Rule
+
+    n, d, rng = 10_240, 20, np.random.default_rng(0)
+    X, continued = rng.random((n, d), np.float32), None
+    if kind != "dense":
+        knot = np.minimum((X * (T - 1)).astype(int), T - 2)
+        above = X * (T - 1) - knot
+        columns = np.stack([knot, knot + 1], 2) + T * np.arange(d)[:, None]
+        entries = np.stack([1 - above, above], 2).astype(np.float32)
+        X = sp.csr_array(
+            (entries.ravel(), columns.ravel(), np.arange(0, 2 * n * d + 1, 2 * d)), shape=(n, d * T)
+        )
+        continued = np.arange(d * T) % T > 0 if kind == "sums" else None
+        if kind == "matrix":
+            hats = X.toarray().reshape(n, d, T)
+            X = np.cumsum(hats[:, :, ::-1], 2)[:, :, ::-1].reshape(n, d * T)
+    units = [X.shape[1], *hidden, 1]
+    net = make_net(units, "relu", None, "log_loss")
+    theta = empty_theta(starts_of(units)[-1], np.float32)
+    theta[...] = 0.1 * rng.standard_normal(theta.size)
+    data = make_data(X, continued=continued, codes=rng.integers(0, 2, n))
+    state = np.zeros((2, theta.size), np.float32)
+    trainer = Trainer(net, theta, data, 256, 1, state)
+    rule, rows = Rule(ADAM, 1e-3, 1e-4, 0.9, 0.999, 1e-8), rng.permutation(n)
+    return lambda: trainer.run_epoch(rows, rule)

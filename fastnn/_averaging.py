@@ -1,6 +1,5 @@
 """The parameter ``weight_average``: what to keep of the weights after each epoch."""
 
-from collections import deque
 from numbers import Integral
 
 import numpy as np
@@ -22,12 +21,12 @@ class WeightAverage:
         self._decay = None if isinstance(kind, Integral) else float(kind)
         self._sum = 0.0
         # Copies, not a running sum: which epochs are the last is known when training has ended.
-        self._last = deque(maxlen=int(kind) if self._decay is None else 0)
+        self._last, self._most = [], int(kind) if self._decay is None else 0
 
     def add(self, theta):
         self.n += 1
         if self._decay is None:
-            self._last.append(theta.copy())
+            self._last = [*self._last, theta.copy()][-self._most :]
         else:
             self._sum = self._decay * self._sum + (1 - self._decay) * theta.astype(np.float64)
 

@@ -19,9 +19,11 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from . import _summary
 from ._activations import check_activations
-from ._callbacks import CallbackSupportMixin, Report, Tasks, with_callbacks
+from ._callbacks import Followed, Report, Tasks, with_callbacks
 from ._checkpoint import description, is_of
+from ._examples import Arrays
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._loops import Progress, fit_lbfgs, fit_stochastic
@@ -32,9 +34,10 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
+from ._streams import Stream, Streamed
 from ._typing import Array, Attributes, Data, Weights
-from ._validation import Validation, a_part, given_examples
-from .kernels.layout import flatten, shapes_of, starts_of, vector_behind, views
+from ._validation import Validation, check_together, given_examples
+from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 
 @functools.cache
@@ -44,10 +47,17 @@ def _defaults(estimator):
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
+class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
+    # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
+    # page of the class that this one stands in for.
+    _doc_link_module = "fastnn"
+    _doc_link_template = (
+        "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network."
+        "{estimator_name}.html"
+    )
 
     @classmethod
     def from_weights(cls, coefs: Weights, intercepts: Weights, **params: Any) -> Self:
@@ -84,8 +94,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
 
     def fit(
         self,
-        X: Data,
-        y: Data,
+        X: Data | Stream,
+        y: Data | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Data | None = None,
@@ -96,10 +106,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features), or Stream
             Training examples. float32 is kept and computed with; other types become float64.
+            A ``Stream`` gives X, y and sample_weight in batches.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets: class labels, a label indicator matrix, or real numbers.
+            Targets: class labels, a label indicator matrix, or real numbers. None where X is a
+            Stream.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each example; None is 1 for all.
         X_val : array-like or sparse matrix of shape (n_validation, n_features), default=None
@@ -155,8 +167,28 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
             warnings += run(self, X, y, sample_weight, incremental=False, validation=validation)
         return self
 
-    def _fit(self, X, y, sample_weight, incremental, validation=(None, None, None)):
+    def _fit(
+        self,
+        X,
+        y,
+        sample_weight,
+        incremental,
+        validation=(None, None, None),
+        held_out=None,
+        report=None,
+    ):
         """Train, from the first check to the fitted attributes.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as the user gave them
+        incremental : bool
+            Whether to go through the examples once, for ``partial_fit``.
+        validation : (X_val, y_val, sample_weight_val)
+        held_out : (n_held,) int64 or None
+            Which examples ``early_stopping`` sets aside; None is a random part.
+        report : Report or None
+            Whom to tell of each epoch; None is by ``verbose``.
 
         Returns
         -------
@@ -167,60 +199,59 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
         self._check_together(incremental, *validation)
         first_pass = not hasattr(self, "coefs_") or not (settings.warm_start or incremental)
 
-        X = as_table(X)
-        given = X, y, sample_weight
-        X, y = checked_data(self, X, y, reset=first_pass)
-        targets = self._learn_targets(settings, y, settings.warm_start or incremental, incremental)
-        target = targets.encode(y)
-        sample_weight = checked_weight(sample_weight, X)
-        network = self._network_settings(settings, targets, X.shape[1])
+        given = as_table(X), y, sample_weight
+        examples = self._examples(X)(self, settings, *given, first_pass, incremental)
+        targets, dtype = examples.targets, examples.dtype
+        if settings.lazy_update and not examples.is_sparse:
+            raise ValueError(
+                "lazy_update=True is for sparse X, but X is dense: every mini-batch has all of its "
+                "features. Set lazy_update=False, or give X as a sparse matrix."
+            )
+        network = self._network_settings(settings, targets, examples.n_features)
         self.n_outputs_ = network["units"][-1]
-        examples = self._checked_validation(targets, validation, X.dtype)
+        given_val = self._checked_validation(targets, validation, dtype)
 
-        names = "X", "y", "sample_weight", "X_val", "y_val", "sample_weight_val"
-        arrays = X, target, sample_weight, *(examples or (None, None, None))
+        names = "X_val", "y_val", "sample_weight_val"
+        arrays = dict(zip(names, given_val or (None, None, None), strict=True))
         # Called only where there is a checkpoint to write or to go on from.
-        fit = functools.partial(description, settings, **dict(zip(names, arrays, strict=True)))
+        fit = functools.partial(description, settings, **examples.described, **arrays)
 
-        progress, rng = self._begin(settings, network, X.dtype, first_pass, incremental, fit)
+        progress, rng = self._begin(settings, network, dtype, first_pass, incremental, fit)
         theta = progress.theta
         history = History() if first_pass else History.going_on(self)
-        scaling = self._standardization(X, target, network["out_activation"], first_pass)
+        scaling = self._standardization(examples, network["out_activation"], first_pass)
         # Given weights are those of X itself.
         fresh = progress.n_epochs > 0 or (first_pass and isinstance(settings.init, str))
-        target = scaling.of_targets(target)
-        in_codes = targets.kind == "binary" or network["loss"] == "cross_entropy"
-        data = make_data(
-            X,
-            standardized=scaling.of_features(X),
-            codes=target if in_codes else None,
-            targets=None if in_codes else targets.values(target, X.dtype),
-            weights=targets.training_weight(sample_weight, target, incremental),
-        )
+        examples.prepare(scaling, network["loss"])
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
-        net = make_net(**network, seed=seed)
-        rows, held = np.arange(len(target)), None
-        report = Report(settings, type(self).__name__, not incremental, examples is not None)
+        net, held = make_net(**network, seed=seed), None
+        if report is None:
+            report = Report(settings, type(self).__name__, not incremental, given_val is not None)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
-                return fit_lbfgs(settings, net, data, rows, theta, history, tasks, report)
-            if examples is not None:
-                held = given_examples(examples, scaling, *validation[:2])
+                return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
+            if given_val is not None:
+                held = given_examples(given_val, scaling, *validation[:2])
+            elif held_out is not None:
+                held = examples.hold(held_out)
             elif settings.early_stopping:
-                rows, held = a_part(
-                    settings, targets, data, target, sample_weight, given[0], y, rng
-                )
+                held = examples.set_aside(settings, rng)
             history.begin(progress, settings.early_stopping, held is not None)
             watched = None
             if held is not None:
                 present = functools.partial(self._fitted_copy, theta)
-                watched = Validation(settings, targets, net, theta, held, present)
+                watched = Validation(settings, targets, net, theta, held, present, examples.predict)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
             )
-            return fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks)
+            return fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks)
+
+    @staticmethod
+    def _examples(X):
+        """The class of the examples of X."""
+        return Streamed if isinstance(X, Stream) else Arrays
 
     def _settings(self):
         """The parameters as they are now, checked: what training goes by to its end."""
@@ -299,10 +330,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
                 "weight_average cannot be combined with early_stopping=True, which keeps the "
                 "weights of the best epoch."
             )
-        alone = X_val is None and sample_weight_val is not None
-        if alone or (X_val is None) != (y_val is None):
+        check_together(X_val, y_val, sample_weight_val)
+        if self.lazy_update and self.solver == "lbfgs":
             raise ValueError(
-                "X_val and y_val must be given together, and sample_weight_val only with them."
+                "lazy_update=True is for mini-batches, but solver='lbfgs' takes all examples at "
+                "once: use a stochastic solver, or lazy_update=False."
             )
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
@@ -353,7 +385,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
             theta = flatten(*checked_init(self.init, units), dtype)
             self.coefs_, self.intercepts_ = views(theta, units)
             return theta
-        theta = np.empty(starts_of(units)[-1], dtype)
+        theta = empty_theta(starts_of(units)[-1], dtype)
         coefs, intercepts = views(theta, units)
         factor = 2.0 if self.activation == "logistic" else 6.0
         for W, b in zip(coefs, intercepts, strict=True):
@@ -369,7 +401,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
         self.coefs_, self.intercepts_ = coefs, intercepts  # another thread may predict by them
         return theta
 
-    def _standardization(self, X, target, out_activation, first_pass):
+    def _standardization(self, examples, out_activation, first_pass):
         """What to standardise in this fit, as far as it is wanted."""
         targets = getattr(self, "standardize_target", False)
         if targets and out_activation != "identity":
@@ -380,7 +412,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
             )
         if first_pass or not hasattr(self, "_scaling"):
             self._scaling = Standardization()
-        self._scaling.learn(X, target, self.standardize, targets)
+        self._scaling.learn(examples, self.standardize, targets)
         return self._scaling
 
     @classmethod
@@ -412,6 +444,43 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
             Theta.append(theta[first:last].reshape(-1, n_out).T)
             Theta[-1].flags.writeable = False
         return Theta
+
+    def summary(self):
+        """Describe the layers: units, activation functions, parameters, bytes.
+
+        Returns
+        -------
+        str
+            A line for each layer. What is not known before ``fit`` is a question mark: inputs and
+            outputs, and whether parameters are float32 or float64.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as described.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastnn import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier((20, 10), activation=["relu", "tanh"])
+        >>> print(model.partial_fit(X, y, classes=[0, 1, 2]).summary())
+        layer     units  activation  parameters  bytes
+        input         4
+        hidden 1     20  relu               100    800
+        hidden 2     10  tanh               210  1,680
+        output        3  softmax             33    264
+        total                               343  2,744
+        """
+        return _summary.text(self)
+
+    def _get_params_html(self, *args, **kwargs):
+        """The table of parameters, which scikit-learn shows in notebooks, below the network."""
+        params = super()._get_params_html(*args, **kwargs)
+        table = params._html_repr
+        params._html_repr = lambda: _summary.as_html(self) + table()
+        return params
 
     def _tasks(self, settings, history, progress, given, incremental, fit):
         """The fit and its epochs as scikit-learn's callbacks see them."""
@@ -501,12 +570,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, Attributes, ABC):
         activations = check_activations(self.activation, len(units) - 2, out_activation)
         net = net_to_predict(tuple(units), tuple(activations), out_activation)
         return predict(net, theta, make_data(X), np.arange(X.shape[0]), self.n_threads)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
-        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown"
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in passing}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

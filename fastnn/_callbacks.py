@@ -1,5 +1,8 @@
 """What is told of each epoch: to scikit-learn's callbacks, on the screen, in a progress bar."""
 
+import threading
+from contextlib import AbstractContextManager
+
 from ._schedules import SCHEDULES
 
 try:
@@ -11,6 +14,16 @@ except ImportError:  # scikit-learn before 1.9
 
     def with_callbacks(method):
         return method
+
+
+class Followed(CallbackSupportMixin):
+    """An estimator whose fit callbacks may follow."""
+
+    def __getstate__(self):
+        # What scikit-learn hangs on an estimator during a fit leads to all of its callbacks.
+        passing = "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in passing}
 
 
 class Tasks:
@@ -54,6 +67,7 @@ class Tasks:
     def begin(self):
         """Begin an epoch."""
         if self._context is not None:
+            self._publish()
             self._task = self._context.subcontext(task_name=self._name)
             self._task.call_on_fit_task_begin(**self._arguments)
 
@@ -64,6 +78,14 @@ class Tasks:
         self._publish()
         task, self._task = self._task, None
         return task.call_on_fit_task_end(**self._arguments)
+
+
+def _progress_bar(total, title, unit):
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("verbose='progress' needs tqdm: `pip install tqdm`.") from error
+    return tqdm(total=total, desc=title, unit=unit)
 
 
 class Report:
@@ -96,11 +118,7 @@ class Report:
 
     def __enter__(self):
         if self._shows_bar:
-            try:
-                from tqdm.auto import tqdm
-            except ImportError as error:
-                raise ImportError("verbose='progress' needs tqdm: `pip install tqdm`.") from error
-            self._bar = tqdm(total=self._most, desc=self._title, unit=self._unit)
+            self._bar = _progress_bar(self._most, self._title, self._unit)
         return self
 
     def __exit__(self, *exception):
@@ -140,3 +158,65 @@ class Report:
                 shown["validation score"] = f"{history.validation_scores[-1]:.4g}"
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update()
+
+
+class MembersReport:
+    """What ``verbose`` asks for of a fit of several networks: a line for each, or one bar for all.
+
+    Parameters
+    ----------
+    estimator : with ``n_members``, ``max_iter`` and ``verbose``
+    """
+
+    def __init__(self, estimator):
+        self._estimator, self._n_ended = estimator, 0
+        self._bar, self._lock = None, threading.Lock()
+
+    def __enter__(self):
+        estimator = self._estimator
+        if isinstance(estimator.verbose, str):
+            total = estimator.n_members * estimator.max_iter
+            self._bar = _progress_bar(total, type(estimator).__name__, "epoch")
+        return self
+
+    def __exit__(self, *exception):
+        if self._bar is not None:
+            self._bar.close()
+
+    def of_member(self):
+        """What is told of the epochs of one member."""
+        return _MemberReport(self)
+
+    def advance(self, n_epochs):
+        """Move the bar, from any thread."""
+        if self._bar is not None:
+            with self._lock:
+                self._bar.update(n_epochs)
+
+    def end(self, member):
+        """Tell of a member that was fitted."""
+        self._n_ended += 1
+        self.advance(self._estimator.max_iter - member.n_iter_)
+        if self._estimator.verbose and self._bar is None:
+            told = [f"Network {self._n_ended} of {self._estimator.n_members}"]
+            told.append(f"{member.n_iter_} epochs, loss {member.loss_:.6g}")
+            if member.best_epoch_ is not None:
+                loss = member.validation_loss_curve_[member.best_epoch_ - 1]
+                told.append(f"validation loss {loss:.6g} in epoch {member.best_epoch_}")
+            print(", ".join(told))
+
+
+class _MemberReport(AbstractContextManager):
+    """In the place of ``Report`` for one of several networks."""
+
+    def __init__(self, of_all):
+        self._of_all = of_all
+
+    def __exit__(self, *exception):
+        pass
+
+    def say(self, text):
+        pass
+
+    def epoch(self, history, learning_rate, seconds):
+        self._of_all.advance(1)

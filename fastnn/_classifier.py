@@ -135,6 +135,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_time: float | None = None,
         scoring: Scoring | None = None,
         weight_average: float | None = None,
+        lazy_update: bool = False,
         loss: str = "log_loss",
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,

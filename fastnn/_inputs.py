@@ -14,14 +14,15 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
+    check_array,
     check_is_fitted,
     validate_data,
 )
 
 # What NumPy, pandas, polars and pyarrow call the types of dates, times and durations, and what they
 # are among objects.
-_TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
-_TIME_DTYPES = re.compile(
+TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
+TIME_DTYPES = re.compile(
     r"(sparse\[|dictionary<values=)?(date|time|duration|period|month_day)", re.I
 )
 
@@ -75,15 +76,42 @@ def checked_data(estimator, X, y, reset):
             order="C",
             reset=reset,
         )
-        if numeric and y.dtype.kind in "US":  # other text is numbers by now
-            y = y.astype(np.float64)
+        y = _as_numbers(y) if numeric else y
+    return _canonical(X), _as_target(y, numeric)
+
+
+def checked_target(estimator, y):
+    """y of a fit, where X is checked elsewhere."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    numeric = not is_classifier(estimator)
+    if numeric:
+        _refuse_times("y", y)
+    with _naming([], y, numeric):
+        y = check_array(
+            y, input_name="y", accept_sparse="csr", ensure_2d=False, dtype=None, estimator=estimator
+        )
+        y = _as_numbers(y) if numeric else y
+    return _as_target(y, numeric)
+
+
+def _as_numbers(y):
+    """Objects and text that are numbers as such."""
+    return y.astype(np.float64) if y.dtype.kind in "USO" else y
+
+
+def _as_target(y, numeric):
+    """y dense unless it is a matrix of labels, and one column as a vector."""
     if sp.issparse(y) and (numeric or y.shape[1] == 1):
         y = y.toarray()
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     if numeric:
         assert_all_finite(y, input_name="y")  # None among objects became NaN just now
-    return _canonical(X), y
+    return y
 
 
 def checked_examples(estimator, X):
@@ -161,9 +189,25 @@ def checked_weight(sample_weight, X):
     if sample_weight is None:
         return None
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64) == 0:
-        raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
+    refuse_no_weight(scaled_weight(weight, X.dtype)[0].sum(dtype=np.float64))
     return weight
+
+
+def checked_weight_of_part(sample_weight, X):
+    """``checked_weight`` of some of the examples, whose weights may all be 0."""
+    if sample_weight is None:
+        return None
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.shape != (len(X),):
+        raise ValueError(f"sample_weight has shape {weight.shape}, expected {(len(X),)}.")
+    return weight
+
+
+def refuse_no_weight(total):
+    if total == 0:
+        raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
 
 
 def scaled_weight(weight, dtype):
@@ -173,9 +217,14 @@ def scaled_weight(weight, dtype):
     """
     if weight is None:
         return None, 1.0
-    exponent = int(np.frexp(abs(weight).max())[1])
-    scale = float(np.ldexp(1.0, min(1 - exponent, 1021)))
+    scale = weight_scale(abs(weight).max())
     return (weight * scale).astype(dtype), scale
+
+
+def weight_scale(largest):
+    """The power of two by which the largest weight is in [1, 2)."""
+    exponent = int(np.frexp(largest)[1])
+    return float(np.ldexp(1.0, min(1 - exponent, 1021)))
 
 
 def _needs_no_validation(estimator, X):
@@ -183,16 +232,23 @@ def _needs_no_validation(estimator, X):
 
     It takes most of the time that a few rows take to predict.
     """
+    return (
+        not hasattr(estimator, "feature_names_in_")
+        and hasattr(estimator, "coefs_")
+        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and is_plain(X, getattr(estimator, "n_features_in_", None))
+    )
+
+
+def is_plain(X, n_features):
+    """Whether X is an array of finite numbers as kernels take them, with so many columns."""
     if not (
         type(X) is np.ndarray
         and X.ndim == 2
         and X.dtype in (np.float64, np.float32)
         and X.flags.c_contiguous
         and X.size > 0
-        and X.shape[1] == getattr(estimator, "n_features_in_", None)
-        and not hasattr(estimator, "feature_names_in_")
-        and hasattr(estimator, "coefs_")
-        and not hasattr(estimator, "__sklearn_is_fitted__")  # a subclass has its own say
+        and X.shape[1] == n_features
     ):
         return False
     if X.size < 1000:
@@ -225,10 +281,10 @@ def _refuse_times(name, array):
             return
     names, types = _columns(array)
     for column, dtype in zip(names, types, strict=True):
-        if _TIME_DTYPES.match(str(dtype)):
+        if TIME_DTYPES.match(str(dtype)):
             raise ValueError(_no_numbers(name, column, f"is of type {dtype}"))
     if "object" in map(str, types):
-        found = _first(array, lambda value: isinstance(value, _TIME_TYPES))
+        found = _first(array, lambda value: isinstance(value, TIME_TYPES))
         if found is not None:
             raise ValueError(_no_numbers(name, found[0], f"holds {found[1]!r}"))
 
@@ -244,7 +300,7 @@ def _naming(X, y=None, numeric=False):
     except (TypeError, ValueError) as error:
         make = TypeError if isinstance(error, TypeError) else ValueError
         for name, array in [("X", X), ("y", y)][: 1 + numeric]:
-            found = _first(array, lambda value: not (_is_number(value) or _is_missing(value)))
+            found = _first(array, lambda value: not (_is_number(value) or is_missing(value)))
             if found is not None:
                 message = _no_numbers(name, found[0], f"holds {found[1]!r}")
                 raise make(f"{message} ({error})") from error
@@ -255,9 +311,9 @@ def _naming(X, y=None, numeric=False):
 
 def _refuse_missing(y, name, cause=None):
     """Raise ValueError where labels are objects, and one of them is missing."""
-    if sp.issparse(y) or _first(y, _is_missing) is None:
+    if sp.issparse(y) or _first(y, is_missing) is None:
         return
-    rows = [i for i, label in enumerate(np.asarray(y).ravel()) if _is_missing(label)]
+    rows = [i for i, label in enumerate(np.asarray(y).ravel()) if is_missing(label)]
     raise ValueError(
         f"{name} contains NaN or None in place of a label, {len(rows)} times, first in row "
         f"{rows[0]}. Leave these examples out, or call it a class by a name of its own."
@@ -299,7 +355,7 @@ def _is_number(value):
     return True
 
 
-def _is_missing(value):
+def is_missing(value):
     """Whether a value among objects is None, NaN or the NA of pandas."""
     if value is None or type(value).__name__ == "NAType":
         return True

@@ -12,11 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._averaging import WeightAverage
 from ._monitor import non_finite_weights, out_of_time, overflow
-from ._trainer import Trainer
 from ._warn import warn
 from .kernels.shuffle import shuffle
 
-_INTERRUPTED = "Training interrupted by user.", UserWarning
+INTERRUPTED = "Training interrupted by user.", UserWarning
 
 
 class Progress:
@@ -43,15 +42,14 @@ class Progress:
         self.average = None
 
 
-def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
+def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
     """Train ``monitor.progress.theta`` in place by mini-batches.
 
     Parameters
     ----------
     settings : namespace of the estimator's parameters
-    net, data : see kernels.layout
-    rows : (n_train,) int64
-        The examples of ``data`` to train on.
+    net : see kernels.layout
+    examples : see _examples
     monitor : Monitor
         With the history, which is filled in, the optimizer, and the progress of a new fit or of
         one that goes on after its first epochs.
@@ -66,15 +64,23 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
     list of (message, category)
         Warnings, for when the fit has succeeded.
     """
-    batch_size = _batch_size(settings.batch_size, len(rows))
-    order = rows.copy()
+    batch_size = _batch_size(settings.batch_size, examples.n)
+    data = examples.data(batch_size)
     history, optimizer, progress = monitor.history, monitor.optimizer, monitor.progress
     theta, warnings = progress.theta, []
     if settings.weight_average is not None and progress.average is None:
         progress.average = WeightAverage(settings.weight_average)
+
+    def shuffled(order):
+        if settings.shuffle:
+            _shuffle(order, rng, theta.dtype)
+
     with (
+        examples,
         monitor.report as report,
-        Trainer(net, theta, data, batch_size, settings.n_threads, optimizer.state) as trainer,
+        examples.make_trainer(
+            net, theta, data, batch_size, settings.n_threads, optimizer.state
+        ) as trainer,
     ):
         trainer.updates = optimizer.t
         started = time.perf_counter()  # every kernel is compiled by now
@@ -82,16 +88,16 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
             for epoch in range(1 if incremental else settings.max_iter):
                 if progress.stopped:
                     break
-                if settings.shuffle:
-                    _shuffle(order, rng, theta.dtype)
                 if epoch < progress.n_epochs:
-                    continue  # done before; only the order was missing
+                    examples.skip(shuffled)  # done before; only the order was missing
+                    continue
+                parts = examples.epoch(shuffled)
                 tasks.begin()
                 begun = time.perf_counter()
                 optimizer.begin_epoch(settings)
-                loss = trainer.run_epoch(order, optimizer.rule(settings))
+                loss = trainer.run_parts(parts, optimizer.rule(settings))
                 optimizer.t = trainer.updates
-                monitor.note(loss, len(rows))
+                monitor.note(loss, examples.n)
                 if progress.average is not None:
                     progress.average.add(theta)
                 report.epoch(history, optimizer.learning_rate, time.perf_counter() - begun)
@@ -108,7 +114,7 @@ def fit_stochastic(settings, net, data, rows, monitor, rng, incremental, tasks):
             optimizer.t = trainer.updates
             history.stop_reason = "interrupted"
             tasks.end()
-            warnings.append(_INTERRUPTED)
+            warnings.append(INTERRUPTED)
     if incremental and history.stop_reason != "interrupted":
         history.stop_reason = "partial_fit"
     elif history.stop_reason is None:
@@ -148,12 +154,13 @@ def _batch_size(batch_size, n_train):
     return int(min(batch_size, n_train))
 
 
-def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
+def fit_lbfgs(settings, net, examples, theta, history, tasks, report):
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector.
 
     Parameters and what is returned are as in ``fit_stochastic``.
     """
     history.n_iter, history.stop_reason = 0, None
+    data, rows = examples.data(examples.n), np.arange(examples.n)
     iterate = theta.copy()  # theta itself is wherever the line search looks
 
     def end_iteration(intermediate_result):
@@ -167,7 +174,8 @@ def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
             raise StopIteration
         tasks.begin()
 
-    with report, Trainer(net, theta, data, len(rows), settings.n_threads) as trainer:
+    make = examples.make_trainer
+    with report, make(net, theta, data, len(rows), settings.n_threads) as trainer:
         started = time.perf_counter()
         tasks.begin()
         try:
@@ -188,7 +196,7 @@ def fit_lbfgs(settings, net, data, rows, theta, history, tasks, report):
             theta[...] = iterate
             history.stop_reason = "interrupted"
             tasks.end()
-            return [_INTERRUPTED]
+            return [INTERRUPTED]
     theta[...] = result.x
     history.loss = float(result.fun)
     history.n_iter = min(result.nit, settings.max_iter)

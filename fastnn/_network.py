@@ -88,10 +88,11 @@ def net_to_predict(units, activations, out_activation):
     return make_net(units, list(activations), out_activation, "squared_error")
 
 
-def make_data(X, *, standardized=None, codes=None, targets=None, weights=None):
+def make_data(X, *, standardized=None, continued=None, codes=None, targets=None, weights=None):
     """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR.
 
-    ``standardized``: by these means and scales, None is not at all.
+    ``standardized``: by these means and scales, None is not at all. ``continued``: which features
+    of CSR rows go on with the one before, see ``kernels.layout.Data``; not for lazy updates.
     """
     data = {}
     if standardized is not None:
@@ -101,6 +102,8 @@ def make_data(X, *, standardized=None, codes=None, targets=None, weights=None):
         data["values"] = readonly(np.require(X.data, requirements="CA"))
         data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
         data["row_starts"] = readonly(np.ascontiguousarray(X.indptr, np.int64))
+        if continued is not None:
+            data["continued"] = readonly(np.ascontiguousarray(continued, np.bool_))
     else:
         data["X"] = readonly(np.require(X, requirements="CA"))
     if codes is not None:
@@ -156,7 +159,7 @@ def predict(net, theta, data, rows, n_threads=None):
     capacity = n_threads * min(PREDICT_ROWS, max(1, n))
     work = _scratch(units, theta.dtype, capacity, n_threads, data.row_starts.size > 0)
     kernel, taken = predict_kernel[theta.dtype], for_predict(net, data, work)
-    theta_t, rows = transposed(theta, net), readonly(rows)
+    theta_t, rows = transposed(theta, net, data.continued), readonly(rows)
     for first in range(0, n, step):
         part = slice(first, first + step)
         arguments = (*taken, theta, theta_t, rows[part], out[part], n_threads)

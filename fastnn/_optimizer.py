@@ -21,6 +21,7 @@ class Optimizer:
     # Optimizers of older versions were saved without these.
     epoch = 0
     given_rate = None
+    used_rate = None  # in the last epoch: schedules change the rate at its end
 
     def __init__(self, settings, n_params, dtype):
         self.learning_rate = float(settings.learning_rate_init)
@@ -62,16 +63,18 @@ class Optimizer:
 
     def rule(self, settings):
         """The kernels' form, with the current learning rate."""
+        self.used_rate = float(self.learning_rate)
         momentum = settings.momentum if settings.solver == "sgd" else settings.beta_1
         return Rule(
             self.code,
-            float(self.learning_rate),
+            self.used_rate,
             float(settings.alpha),
             float(momentum),
             float(settings.beta_2),
             float(settings.epsilon),
             float(settings.weight_decay),
             np.inf if settings.clip_norm is None else float(settings.clip_norm),
+            bool(settings.lazy_update),
         )
 
     def begin_epoch(self, settings):

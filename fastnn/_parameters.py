@@ -106,8 +106,10 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         ``scoring='loss'``.
     validation_fraction : float in [0, 1), default=0.1
         The fraction set aside. 0 goes with ``early_stopping`` only where ``X_val`` is given.
-    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
-        Decay of Adam's first and second moments.
+    beta_1 : float in [0, 1), default=0.9
+        Decay of Adam's first moments.
+    beta_2 : float in [0, 1), default=0.999
+        Decay of Adam's second moments.
     epsilon : float, default=1e-8
         Adam's guard against division by zero.
     n_iter_no_change : int or inf, default=10
@@ -151,6 +153,13 @@ _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         weights at its end; losses and scores are of the weights before. So ``partial_fit`` leaves
         the weights as they are, and the next fit with ``warm_start`` goes on from the average.
         Not with ``early_stopping``, which keeps other weights. Not used by 'lbfgs'.
+    lazy_update : bool, default=False
+        For sparse X of many features, such as text, in small mini-batches: update only those rows
+        of the first layer's weights, and of the solver's moments, whose features occur in the
+        mini-batch (MXNet's name; PyTorch's SparseAdam, TensorFlow's LazyAdam). The time of an
+        update then grows with the entries of X, not with the weights. By the exact rules, weights
+        of other features go on by their momentum, decay, and are penalised by ``alpha``; this is
+        left out, also in the losses. Not with dense X, nor with 'lbfgs'.
     {more_parameters}
 
     Attributes
@@ -268,6 +277,7 @@ CONSTRAINTS = {
         Interval(Integral, 1, None, closed="left"),
         Interval(RealNotInt, 0, 1, closed="neither"),
     ],
+    "lazy_update": ["boolean"],
 }
 
 

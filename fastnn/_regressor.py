@@ -129,6 +129,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_time: float | None = None,
         scoring: Scoring | None = None,
         weight_average: float | None = None,
+        lazy_update: bool = False,
         quantile: float | Sequence[float] = 0.5,
         huber_delta: float = 1.0,
         standardize_target: bool = False,
@@ -242,7 +243,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         >>> MLPRegressor.from_weights([[[2.0]]], [[1.0]]).score([[0.0], [1.0]], [1.0, 3.0])
         1.0
         """
+        return self._score_of(self.predict(X), y, sample_weight)
+
+    def _score_of(self, prediction, y, sample_weight):
         scaler = self._scaling.targets if hasattr(self, "_scaling") else None
         targets = self._targets(self, self.n_outputs_)
         unit = 1.0 if scaler is None else scaler.scale_
-        return targets.measure(y, self.predict(X), sample_weight, unit)
+        return targets.measure(y, prediction, sample_weight, unit)

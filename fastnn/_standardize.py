@@ -21,12 +21,12 @@ from sklearn.utils import gen_batches
 BLOCK_SIZE = 2**18
 
 
-def _scaler(X):
-    """A ``StandardScaler`` fitted to X in little memory."""
+def scaler_of(X, scaler=None):
+    """A ``StandardScaler`` fitted to X in little memory; or ``scaler``, which goes on with X."""
     if sp.issparse(X):
         return StandardScaler(with_mean=False).fit(X)
     n_samples, n_features = X.shape
-    scaler = StandardScaler()
+    scaler = scaler or StandardScaler()
     with np.errstate(invalid="ignore"):  # rounding may make the variance of a constant negative
         for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
             scaler.partial_fit(X[rows])
@@ -46,18 +46,18 @@ class Standardization:
         self.features = features
         self.targets = targets
 
-    def learn(self, X, y, features, targets):
+    def learn(self, examples, features, targets):
         """Learn means and scales that are wanted and not yet known; forget those not wanted."""
         if not features:
             self.features = None
         elif self.features is None:
-            self.features = _scaler(X)
-        elif sp.issparse(X):
+            self.features = examples.feature_scaler()
+        elif examples.is_sparse:
             self.features.with_mean = False
         if not targets:
             self.targets = None
         elif self.targets is None:
-            self.targets = StandardScaler().fit(y.reshape(len(y), -1))
+            self.targets = examples.target_scaler()
 
     def of_features(self, X):
         """Means and scales with which training sees X, or None; the means of sparse X are 0."""

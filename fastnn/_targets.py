@@ -254,7 +254,7 @@ class Reals:
             self.n_outputs = n_outputs
         if n_outputs != self.n_outputs:
             quantile = self.settings.quantile
-            quantiles = f", by quantile={quantile!r}" if self._n_quantiles > 1 else ""
+            quantiles = f", by quantile={quantile!r}" if self.n_quantiles > 1 else ""
             raise ValueError(
                 f"{name} has {n_outputs} outputs{quantiles}, but {other} has {self.n_outputs}."
             )
@@ -284,15 +284,15 @@ class Reals:
 
     def decide(self, output):
         """Outputs with the quantiles of each target in ascending order: they do not cross."""
-        if self._n_quantiles > 1:
-            shape = len(output), -1, self._n_quantiles
+        if self.n_quantiles > 1:
+            shape = len(output), -1, self.n_quantiles
             output = np.sort(output.reshape(shape), axis=2).reshape(output.shape)
         return output.ravel() if output.shape[1] == 1 else output
 
     def score(self, target, output, weight):
         """R^2 or D^2 of outputs, in the units in which training sees targets."""
-        if self._n_quantiles > 1:  # each target was repeated
-            target = target[:, :: self._n_quantiles]
+        if self.n_quantiles > 1:  # each target was repeated
+            target = target[:, :: self.n_quantiles]
         # In float64: squares of what float32 holds may be infinite.
         target, prediction = (a.astype(np.float64) for a in (target, self.decide(output)))
         return self.measure(target, prediction, weight)
@@ -309,7 +309,8 @@ class Reals:
         )
 
     @property
-    def _n_quantiles(self):
+    def n_quantiles(self):
+        """Number of quantiles of each target."""
         return 1 if self.quantiles is None else len(self.quantiles)
 
 

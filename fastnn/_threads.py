@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from _thread import start_new_thread
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numba
@@ -141,3 +142,51 @@ class Helpers:
         """Raise what a helper has raised."""
         if self._errors:
             raise self._errors[0]
+
+
+_called = (
+    threading.local()
+)  # ``stop``, in a thread of ``results``: whether its caller wants no more
+
+
+def go_on():
+    """Raise KeyboardInterrupt in a thread of ``results`` whose caller was interrupted."""
+    if hasattr(_called, "stop") and _called.stop.is_set():
+        raise KeyboardInterrupt
+
+
+def results(function, arguments, n_threads):
+    """Yield ``function(argument)`` for each of the arguments, in order, from several threads.
+
+    Ctrl-C in the calling thread interrupts those that are at work, as it would if they were called
+    one after the other, and no more are called: what they return is still yielded. An exception of
+    one, and closing the generator, interrupts the others.
+    """
+    if n_threads == 1:
+        yield from map(function, arguments)
+        return
+    stop = threading.Event()
+
+    def call(argument):
+        _called.stop = stop
+        return function(argument)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = [pool.submit(call, argument) for argument in arguments]
+        try:
+            while futures and not futures[0].cancelled():
+                try:
+                    result = futures[0].result()
+                except KeyboardInterrupt:
+                    if stop.is_set():  # the function does not return what it has come to
+                        raise
+                    stop.set()
+                    for future in futures:
+                        future.cancel()
+                    continue
+                del futures[0]
+                yield result
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()

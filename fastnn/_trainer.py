@@ -6,8 +6,8 @@ import numpy as np
 
 from ._network import operations_per_example
 from ._pace import Pace
-from ._threads import Helpers, choose_n_threads
-from .kernels.layout import Params
+from ._threads import Helpers, choose_n_threads, go_on
+from .kernels.layout import Params, empty_theta
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
@@ -17,6 +17,16 @@ from .kernels.train import train as train_kernel
 def fields_of(records):
     """Views of each field, ``(n,)``: to write into these takes a tenth of what a record takes."""
     return {name: records[name] for name in records.dtype.names}
+
+
+def _most_entries(data, batch_size):
+    """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
+    if data.row_starts.size == 0:
+        return None
+    lengths, size = np.diff(data.row_starts), min(batch_size, MICRO_BATCH)
+    if size < lengths.size:
+        lengths = np.partition(lengths, -size)[-size:]
+    return int(lengths.sum())
 
 
 class Trainer:
@@ -33,9 +43,11 @@ class Trainer:
         None: as many as pay off, found out while training.
     state : (n_slots, n_params) or None
         The optimiser's.
+    given : bool
+        Whether ``gradient`` is given, the sum over a mini-batch, and only updates are made.
     """
 
-    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None):
+    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None, given=False):
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
         operations = operations_per_example(net.units)
@@ -43,26 +55,29 @@ class Trainer:
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
-        self._theta, self._batch_size = theta, int(batch_size)
+        theta_t = empty_theta(theta.size, theta.dtype)
+        theta_t[...] = 0
+        self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
-        self._gradient = np.zeros_like(theta)
+        self.gradient = np.zeros_like(theta)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
         self._arguments = (
             net,
-            Params(theta, np.zeros_like(theta), self._gradient, state),
+            Params(theta, theta_t, self.gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads),
+            plan_for(net.units, batch_size, most_threads, data.continued, given),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
-                sparse=data.row_starts.size > 0,
+                n_entries=_most_entries(data, batch_size),
                 saving=bool(net.layers["saves"].any()),
+                continued=data.continued,
             ),
             team,
         )
@@ -84,16 +99,30 @@ class Trainer:
         self._orders["updates"][0] = value
 
     def run_epoch(self, rows, rule):
-        """Go through the examples ``rows`` once; returns the mean loss before each update."""
-        orders, n = self._orders, len(rows)
-        self._rows[:n] = rows
+        """Go through the examples ``rows``, each at most once; returns the mean loss before each
+        update."""
+        return self.run_parts([rows], rule)
+
+    def run_parts(self, parts, rule):
+        """``run_epoch`` of rows that come in parts: all but the last whole mini-batches."""
+        orders, n = self._orders, 0
         for name, value in zip(rule._fields, rule, strict=True):
             orders[name][0] = value
         orders["alpha"][0] *= self._weight_scale
-        orders["loss"][0], orders["end"][0] = 0.0, n
+        orders["loss"][0] = 0.0
+        for rows in parts:
+            self._run(rows)
+            n += len(rows)
+        return float(orders["loss"][0]) / n
+
+    def _run(self, rows):
+        orders, n = self._orders, len(rows)
+        self._rows[:n] = rows
+        orders["end"][0] = n
         block = min(self._batch_size, MICRO_BATCH)
         first = 0
         while first < n:
+            go_on()
             n_threads, examples = self._pace.next_slice()
             last = first + max(1, int(examples) // block) * block
             if block < self._batch_size:  # blocks of one mini-batch
@@ -109,10 +138,9 @@ class Trainer:
             last = int(orders["last"][0])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
-        return float(orders["loss"][0]) / n
 
     def loss_and_gradient(self, theta, rows, alpha):
         """Loss of all examples and its gradient, at the parameters ``theta``."""
-        self._theta[...] = theta
+        self.theta[...] = theta
         loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))
-        return loss, self._gradient.astype(np.float64)
+        return loss, self.gradient.astype(np.float64)

@@ -57,6 +57,7 @@ class Attributes:
     epsilon: float
     n_iter_no_change: float
     max_fun: int
+    lazy_update: bool
     n_threads: int | None
     out_activation: Activation | None
     init: str | tuple[Weights, Weights]

@@ -10,7 +10,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import indexable
 
 from ._inputs import scaled_weight
-from ._network import make_data, predict
+from ._network import make_data
 from ._warn import warn
 from .kernels.layout import Data
 from .kernels.losses import CROSS_ENTROPY
@@ -66,11 +66,14 @@ class Validation:
     held : Held
     present : callable
         ``present()`` is a fitted copy of the estimator with the present weights, for scorers.
+    predict : callable
+        ``predict``, or what does the same for data that are elsewhere.
     """
 
-    def __init__(self, settings, targets, net, theta, held, present):
+    def __init__(self, settings, targets, net, theta, held, present, predict):
         self._settings, self._targets, self._held = settings, targets, held
         self._net, self._theta, self._present = net, theta, present
+        self._predict = predict
         self._values = held.target
         if net.loss != CROSS_ENTROPY:
             self._values = targets.values(held.target, theta.dtype)
@@ -86,7 +89,7 @@ class Validation:
     def _outputs(self):
         """Outputs of the network for these examples, with its present weights."""
         held, n_threads = self._held, self._settings.n_threads
-        return predict(self._net, self._theta, held.data, held.rows, n_threads)
+        return self._predict(self._net, self._theta, held.data, held.rows, n_threads)
 
     def _loss(self, outputs):
         return validation_loss(self._net, outputs, self._values, self._weight)
@@ -136,6 +139,15 @@ class Validation:
             )
 
 
+def check_together(X_val, y_val, sample_weight_val):
+    """Raise ValueError where validation examples are incomplete."""
+    alone = X_val is None and sample_weight_val is not None
+    if alone or (X_val is None) != (y_val is None):
+        raise ValueError(
+            "X_val and y_val must be given together, and sample_weight_val only with them."
+        )
+
+
 def given_examples(examples, scaling, X, y):
     """``Held`` of the examples that were given to ``fit`` for it.
 
@@ -157,25 +169,35 @@ def given_examples(examples, scaling, X, y):
 
 def a_part(settings, targets, data, target, sample_weight, X, y, rng):
     """Set training examples aside; returns the others' rows, and ``Held`` of these."""
+    train, test = divided(settings, targets, target, rng)
+    weight = None if sample_weight is None else sample_weight[test]
+    if settings.scoring in (None, "loss"):
+        X = y = None
+    else:
+        X, y = (_safe_indexing(a, test) for a in indexable(X, y))
+    return train, held_part(data, test, target[test], weight, X, y)
+
+
+def divided(settings, targets, target, rng):
+    """The rows to train on and those to hold out, of examples with these targets."""
     _check_part(settings, targets, target)
-    train, test = train_test_split(
+    return train_test_split(
         np.arange(len(target)),
         random_state=rng,
         test_size=settings.validation_fraction,
         stratify=target if targets.kind == "binary" else None,
     )
-    weight = None if sample_weight is None else sample_weight[test]
+
+
+def held_part(data, rows, target, weight, X, y):
+    """``Held`` of training examples, if these have a score."""
     if weight is not None and weight.sum(dtype=np.float64) == 0:
         raise ValueError(
-            f"The sample_weight of the {len(test)} examples that early_stopping=True sets aside "
+            f"The sample_weight of the {len(rows)} examples that early_stopping=True sets aside "
             "for validation adds up to zero, so that they have no score. Increase "
             "validation_fraction, or give validation examples as X_val and y_val."
         )
-    if settings.scoring in (None, "loss"):
-        X = y = None
-    else:
-        X, y = (_safe_indexing(a, test) for a in indexable(X, y))
-    return train, Held(data, test, target[test], weight, X, y, given=False)
+    return Held(data, rows, target, weight, X, y, given=False)
 
 
 def _check_part(settings, targets, target):

@@ -4,6 +4,7 @@ from functools import cache
 
 from llvmlite.binding import Linkage, parse_assembly
 from numba import njit
+from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler import Compiler
 from numba.core.registry import cpu_target
@@ -64,17 +65,37 @@ class _EntryCodegen(_Codegen):
 class _InnerLibrary(_Library):
     """The code of a function that only compiled ones call: they link it, as LLVM code."""
 
-    def _finalize_specific(self):
-        pass
+    def finalize(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                self._offer(function)
+        self._finalized = True
+
+    def _offer(self, function):
+        """Let a function be linked into its callers."""
+        function.linkage = Linkage.linkonce_odr
+
+    def _get_module_for_linking(self):
+        # Numba would link what a function calls into it, and both into each of its callers, again
+        # and again on the way up: here, all that an entry point calls comes together once.
+        module, linked, waiting = self._final_module.clone(), {self}, [*self._linking_libraries]
+        while waiting:
+            library = waiting.pop(0)
+            if library in linked:
+                continue
+            linked.add(library)
+            if isinstance(library, _InnerLibrary):
+                module.link_in(library._final_module, preserve=True)
+                waiting += library._linking_libraries
+            else:
+                module.link_in(library._get_module_for_linking(), preserve=True)
+        return module
 
 
 class _InnerCodegen(_Codegen):
     """Makes no machine code, which nobody would run: it took a fifth of the time to compile."""
 
     _library_class = _InnerLibrary
-
-    def _add_module(self, module):
-        pass
 
     def set_env(self, name, environment):
         pass
@@ -83,11 +104,9 @@ class _InnerCodegen(_Codegen):
 class _SharedLibrary(_InnerLibrary):
     """The same, of a function that stays one: its callers call it."""
 
-    def _optimize_functions(self, ll_module):
-        super()._optimize_functions(ll_module)
-        for function in ll_module.functions:
-            if not function.is_declaration and function.linkage == Linkage.external:
-                function.add_function_attribute("noinline")
+    def _offer(self, function):
+        super()._offer(function)
+        function.add_function_attribute("noinline")
 
 
 class _SharedCodegen(_InnerCodegen):
@@ -105,14 +124,44 @@ def entry_context():
     return _context(_EntryCodegen)
 
 
-class EntryCompiler(Compiler):
+# Passes of Numba that kernels do without: they have no closures, comprehensions, with blocks,
+# array expressions, literally, raise or prange, and dead branches are left to LLVM. Each pass goes
+# through the whole function, and many of them analyse it anew.
+_IDLE = {
+    untyped_passes.WithLifting,
+    untyped_passes.InlineClosureLikes,
+    untyped_passes.RewriteDynamicRaises,
+    untyped_passes.MakeFunctionToJitFunction,
+    untyped_passes.FindLiterallyCalls,
+    untyped_passes.LiteralUnroll,
+    untyped_passes.LiteralPropagationSubPipelinePass,
+    untyped_passes.RewriteSemanticConstants,
+    untyped_passes.DeadBranchPrune,
+    typed_passes.InlineOverloads,
+    typed_passes.NopythonRewrites,
+    typed_passes.NoPythonSupportedFeatureValidation,
+    typed_passes.DumpParforDiagnostics,
+}
+
+
+class _Compiler(Compiler):
+    """Numba's pipeline, without what kernels do not need of it."""
+
+    def define_pipelines(self):
+        (pipeline,) = super().define_pipelines()
+        pipeline.passes = [step for step in pipeline.passes if step[0] not in _IDLE]
+        pipeline.finalize()
+        return [pipeline]
+
+
+class EntryCompiler(_Compiler):
     """Numba's pipeline for the functions that Python calls."""
 
     def __init__(self, typing_context, target_context, *arguments):
         super().__init__(typing_context, entry_context(), *arguments)
 
 
-class InnerCompiler(Compiler):
+class InnerCompiler(_Compiler):
     """Numba's pipeline for all other functions.
 
     Functions of the user may call them, and are compiled by Numba as ever: they link them too.

@@ -16,7 +16,14 @@ import numpy as np
 
 from .activations import activate, multiply_by_slope
 from .dropout import drop
-from .inputs import gather, is_sparse, sparse_affine, sparse_gradient
+from .inputs import (
+    gather,
+    is_sparse,
+    rows_to_update,
+    sparse_affine,
+    sparse_gradient,
+    sum_rows,
+)
 from .jit import leaf, section, shared
 from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING
 from .losses import loss_slope, output_delta, row_losses, smooth
@@ -64,7 +71,7 @@ def feedforward(net, theta, theta_t, data, work, part):
     M = i1 - i0
     sparse = is_sparse(data)
     if sparse:
-        sparse_affine(net, theta, data, work, part)
+        sparse_affine(net, theta, theta_t, data, work, part)
     else:
         width = work.places[0].width
         gather(data, part.rows, part.first, work.a, width, work.capacity, i0, i1)
@@ -161,18 +168,15 @@ def propagate_delta(net, theta_t, work, part):
 
 
 @section
-def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart):
+def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy):
     """g <- (g +) [1 a]^T delta for a chunk, summed over a part of the examples.
 
-    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. ``restart``: the first
-    of the chunks that the thread goes through.
+    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. ``restart`` and
+    ``lazy``: see ``sparse_gradient``.
     """
     k, n_out = chunk.layer, net.layers[chunk.layer].n_out
     if k == 0 and is_sparse(data):
-        if fresh:
-            for i in range(g.size):
-                g[i] = 0
-        sparse_gradient(net, g, data, work, part, chunk, restart)
+        sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy)
         return
     scratch = scratch_of(work.packed, part.thread)
     add = OVERWRITE if fresh else ADD
@@ -211,34 +215,47 @@ def add_parts(g, parts, start):
 
 
 @section
-def norm_of_chunk(params, chunk, g, alpha):
+def norm_of_chunk(net, params, work, chunk, g, rule, t):
     """The chunk's part of the squared norm of the gradient sum with its penalty."""
-    start, weights, stop = chunk.start, chunk.weights, chunk.stop
+    n_out, norm, row = net.layers[chunk.layer].n_out, 0.0, chunk.first_row
     T = g.dtype.type
-    norm = squared_norm(params.theta[start:weights], g[: weights - start], T(0))
-    return norm + squared_norm(params.theta[weights:stop], g[weights - start :], T(alpha))
+    while row < chunk.last_row:
+        first, last = rows_to_update(rule, work, chunk, row, t)
+        i, j = (first - chunk.first_row) * n_out, (last - chunk.first_row) * n_out
+        w = params.theta[chunk.start + i : chunk.start + j]
+        norm += squared_norm(w, g[i:j], T(0.0 if row == 0 else rule.alpha))
+        row = last
+    return norm
 
 
 @section
-def update_chunk(net, params, chunk, g, rule, c, scale, scratch):
+def update_chunk(net, data, params, work, chunk, g, rule, c, scale, t, scratch):
     """Update a chunk and its transpose; returns the sum of its squared weights."""
-    # Its biases, if it has any, and then its weights, by one loop: Numba would inline a second call
-    # as a second copy. What the last turn returns is of the weights: biases are not penalised.
-    squares, first, is_bias = 0.0, chunk.start, True
-    for last in (chunk.weights, chunk.stop):
-        w, of_w = params.theta[first:last], g[first - chunk.start : last - chunk.start]
-        squares = update(rule, c, w, of_w, params.state, first, scale, is_bias)
-        first, is_bias = last, False
-    transpose_chunk(net, params, chunk, scratch)
+    # What comes of biases, which come first, is forgotten: they are not penalised. One loop: Numba
+    # would inline a second call as a second copy.
+    n_out, squares, row = net.layers[chunk.layer].n_out, 0.0, chunk.first_row
+    while row < chunk.last_row:
+        first, last = rows_to_update(rule, work, chunk, row, t)
+        i, j = (first - chunk.first_row) * n_out, (last - chunk.first_row) * n_out
+        at = chunk.start + i
+        w = params.theta[at : chunk.start + j]
+        of_rows = update(rule, c, w, g[i:j], params.state, at, scale, row == 0)
+        squares += 0.0 if row == 0 else of_rows
+        row = last
+    transpose_chunk(net, data, params, chunk, scratch)
     return squares
 
 
 @leaf
-def transpose_chunk(net, params, chunk, scratch):
+def transpose_chunk(net, data, params, chunk, scratch):
     """Write the rows of the chunk into the columns of theta_t, where anyone reads them there."""
     theta, theta_t = params.theta, params.theta_t
     layer, first_row = net.layers[chunk.layer], chunk.first_row
     n_in, n_out, n_rows = layer.n_in + 1, layer.n_out, chunk.last_row - chunk.first_row
+    if chunk.layer == 0 and is_sparse(data):
+        if data.continued.size > 0:
+            sum_rows(data, theta_t, theta, chunk, n_out)
+        return
     # Delta propagation reads all layers but the first, the forward pass those of few outputs.
     if chunk.layer > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):
         start = layer.start + first_row

@@ -18,8 +18,11 @@ STEP is one visit to each chunk: its gradient is used while it is in the cache, 
 kept (``temporary``). CLIPPED has to know the norm of the whole gradient before any of it is used.
 OUTSIDE is for optimisers outside of the kernels: the gradient is kept, and "update" completes it.
 
-What else may come is a line here: a program that ends before its update, where another machine's
-gradient is waited for; a field of ``TASK`` that says which of several networks it belongs to.
+Where the gradient is ``given``, as the sum of those of other machines, the programs have no tasks
+by rows, and what is left by chunks is "update"; or "norm", and then "clip, update".
+
+What else may come is a line here: a field of ``TASK`` that says which of several networks it
+belongs to.
 """
 
 import itertools
@@ -27,9 +30,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .inputs import padded
 from .jit import leaf, section
 from .layout import starts_of
-from .machine import VECTOR_BYTES, apart
+from .machine import CACHE_LINE, VECTOR_BYTES, apart
 from .matmul import packed_bytes
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
@@ -47,11 +51,9 @@ PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
 # the shards of the next threads, so many with its own. Each look at one costs a round trip.
 MOST_TAKERS = 4
 
-# A part of theta: rows first_row..last_row of [b; W] of a layer; where it begins there, where its
-# weights begin, after its biases if it has any, and where it ends.
-CHUNK = np.dtype(
-    [(name, np.int64) for name in ["layer", "first_row", "last_row", "start", "weights", "stop"]]
-)
+# A part of theta: rows first_row..last_row of [b; W] of a layer, and where it begins and ends.
+CHUNK = np.dtype([(name, np.int64) for name in ["layer", "first_row", "last_row", "start", "stop"]])
+NONE_CONTINUED = np.empty(0, np.bool_)
 
 # Examples: part ``part`` of ``n_parts`` of the micro-batch; and chunks first_chunk..last_chunk.
 TASK = np.dtype([(name, np.int64) for name in ["part", "n_parts", "first_chunk", "last_chunk"]])
@@ -84,9 +86,12 @@ class Plan(NamedTuple):
     bounds: np.ndarray  # int64: thread t takes tasks bounds[crew, kind, t]..bounds[crew, kind, t+1]
 
 
-def plan_for(units, batch_size, n_threads):
-    """The ``Plan`` of a fit on at most ``n_threads`` threads."""
-    chunks, parts = chunks_of(units), n_parts(units, batch_size)
+def plan_for(units, batch_size, n_threads, continued=NONE_CONTINUED, given=False):
+    """The ``Plan`` of a fit on at most ``n_threads`` threads.
+
+    ``continued``: see ``Data``. ``given``: the gradient is.
+    """
+    chunks, parts = chunks_of(units, continued), n_parts(units, batch_size)
     tasks, bounds = [], np.zeros((2, 2, n_threads + 1), np.int64)
     for crew, size in enumerate([1, n_threads]):
         # Rows: each thread has a task, or some of the parts.
@@ -97,7 +102,7 @@ def plan_for(units, batch_size, n_threads):
         # Chunks: each thread has one task, all of its chunks.
         bounds[crew, BY_CHUNKS, : size + 1] = len(tasks) + np.arange(size + 1)
         tasks += [(0, 1, first, last) for first, last in itertools.pairwise(_shares(chunks, size))]
-    return Plan(chunks, _stages(parts > 0), np.array(tasks, TASK), bounds)
+    return Plan(chunks, _stages(parts > 0, given), np.array(tasks, TASK), bounds)
 
 
 def n_parts(units, batch_size):
@@ -106,8 +111,8 @@ def n_parts(units, batch_size):
     return PARTS if small and batch_size >= PARTS * LEAST_PART else 0
 
 
-def chunks_of(units):
-    """The chunks of all layers, ``(n_chunks,)`` CHUNK."""
+def chunks_of(units, continued=NONE_CONTINUED):
+    """The chunks of all layers, ``(n_chunks,)`` CHUNK; none begins with a continued row."""
     # Whole tiles, worth a call, and enough chunks to share out; of small networks half of that.
     share = 2 if starts_of(units)[-1] <= MOST_PARAMS else 1
     least, whole = 2048 // share, TILE_ROWS // share
@@ -115,11 +120,14 @@ def chunks_of(units):
     for k, (n_in, n_out) in enumerate(itertools.pairwise(int(size) for size in units)):
         rows = max(-(-least // n_out), min(64, -(-n_in // 8)))
         rows = -(-rows // whole) * whole
-        for first in range(0, n_in + 1, rows):
+        first = 0
+        while first <= n_in:
             last = min(n_in + 1, first + rows)
+            while k == 0 and continued.size > 0 and last <= n_in and continued[last - 1]:
+                last += 1
             stop = start + (last - first) * n_out
-            chunks.append((k, first, last, start, start if first else start + n_out, stop))
-            start = stop
+            chunks.append((k, first, last, start, stop))
+            first, start = last, stop
     return np.array(chunks, CHUNK)
 
 
@@ -132,8 +140,8 @@ def _shares(chunks, n_threads):
     return [0, *ends.tolist(), len(chunks)]
 
 
-def _stages(divided):
-    """The table above; ``divided``: the gradient is formed in parts."""
+def _stages(divided, given):
+    """The table above; ``divided``: the gradient is formed in parts. ``given``: elsewhere."""
     rows = ["forward", "gradient"] if divided else ["forward"]
     gradient = "add_parts" if divided else "gradient"
     programs = {
@@ -143,6 +151,10 @@ def _stages(divided):
     }
     stages = np.zeros((len(programs), 3), STAGE)
     stages["tasks"][:, 1:] = BY_CHUNKS
+    if given:
+        programs = {STEP: [["update"]], CLIPPED: [["norm"], ["clip", "update"]]}
+        programs[OUTSIDE] = programs[STEP]
+        stages["tasks"] = BY_CHUNKS
     for number, program in programs.items():
         for stage, actions in zip(stages[number], program, strict=False):
             for action in actions:
@@ -199,30 +211,47 @@ class Work(NamedTuple):
     places: np.ndarray  # (n_layers + 1,) PLACE, the input units first
     capacity: int  # rows of a micro-batch
     row_loss: np.ndarray  # (capacity,) loss of each example
-    cursors: np.ndarray  # (n_threads, capacity) int64: position in each CSR row
+    # The entries of CSR rows by column, of each thread those in its columns; see inputs.
+    ends: np.ndarray  # (n_threads, n_features) int64: where those of a column end
+    examples: np.ndarray  # (n_threads, n_entries) int32: whose they are
+    values: np.ndarray  # (n_threads, n_entries)
+    deltas: np.ndarray  # (n_threads, capacity rows of whole cache lines)
+    touched: np.ndarray  # (n_features,) int64: the last update that had entries in a column
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
     parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
-def work_for(units, dtype, batch_size, n_threads, sparse, saving=False):
-    """Allocate the scratch that training takes."""
+def work_for(
+    units, dtype, batch_size, n_threads, n_entries=None, saving=False, continued=NONE_CONTINUED
+):
+    """Allocate the scratch that training takes.
+
+    ``n_entries``: of CSR rows, the most in a micro-batch; None: X is dense.
+    """
+    sparse = n_entries is not None
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, MICRO_BATCH)
-    chunks = chunks_of(units)
+    chunks = chunks_of(units, continued)
     # Beside packed operands: a chunk's gradient turned, and its gradient.
     largest = int((chunks["stop"] - chunks["start"]).max()) * dtype.itemsize
     chunk_bytes = VECTOR_BYTES * -(-largest // VECTOR_BYTES)
     rows = max(capacity, int((chunks["last_row"] - chunks["first_row"]).max()))
     work = work_to_predict(units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes)
+    deltas = capacity * padded.py_func(units[1], dtype.itemsize) if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
     return work._replace(
         d=_aligned_zeros(below, dtype),
         saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
         row_loss=apart(capacity, dtype),
-        cursors=np.zeros((n_threads, capacity if sparse else 0), np.int64),
+        # Not zeros: a thread's share of the memory is what it writes to.
+        ends=np.empty((n_threads, units[0] if sparse else 0), np.int64),
+        examples=np.empty((n_threads, n_entries or 0), np.int32),
+        values=np.empty((n_threads, n_entries or 0), dtype),
+        deltas=_aligned_zeros(n_threads * deltas, dtype).reshape(n_threads, deltas),
+        touched=np.zeros(units[0] if sparse else 0, np.int64),
         squares=apart(len(chunks), np.float64),
         norms=apart(len(chunks), np.float64),
         parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
@@ -257,7 +286,11 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         places=np.array(places, PLACE),
         capacity=capacity,
         row_loss=none,
-        cursors=np.empty((0, 0), np.int64),
+        ends=np.empty((0, 0), np.int64),
+        examples=np.empty((0, 0), np.int32),
+        values=np.empty((0, 0), dtype),
+        deltas=np.empty((0, 0), dtype),
+        touched=np.empty(0, np.int64),
         squares=np.empty(0),
         norms=np.empty(0),
         parts=np.empty((0, 0), dtype),
@@ -266,8 +299,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
 
 
 def _aligned_zeros(size, dtype):
-    """Zeros from the beginning of a vector register's worth of bytes on."""
-    lanes = VECTOR_BYTES // dtype.itemsize
-    buffer = np.zeros(size + lanes, dtype)
-    first = -buffer.__array_interface__["data"][0] % VECTOR_BYTES // dtype.itemsize
+    """Zeros from the beginning of a cache line on, and so of a vector register's worth of bytes."""
+    buffer = np.zeros(size + CACHE_LINE // dtype.itemsize, dtype)
+    first = -buffer.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize
     return buffer[first : first + size]

@@ -32,6 +32,7 @@ from numba.extending import intrinsic
 
 from .emit import Vector, emitted
 from .jit import leaf, shared
+from .machine import CACHE_LINE, VECTOR_BYTES, emit_prefetch
 from .matmul import address
 
 GRADIENT, SGD, NESTEROV, ADAM, ADAMW, NADAM, RMSPROP, ADAGRAD = range(8)
@@ -50,6 +51,11 @@ def n_slots(code):
     return 0 if code == GRADIENT else (1 if code in (SGD, NESTEROV) else 2)
 
 
+# Weights and moments are prefetched so many bytes before they are updated: where there are more
+# than a cache holds, as of text, updates then take as long as memory does.
+AHEAD = 2048
+
+
 class Rule(NamedTuple):
     """An update rule and its constants, float64; kernels convert them once per mini-batch."""
 
@@ -61,6 +67,7 @@ class Rule(NamedTuple):
     epsilon: float
     weight_decay: float = 0.0
     clip_norm: float = np.inf
+    lazy: bool = False  # of CSR rows, only the weights of features that a mini-batch has
 
 
 class Coefficients(NamedTuple):
@@ -167,6 +174,10 @@ def _emit_adaptive(emit, w, g, m, v, n, *numbers):
 
     def two_vectors(offset, sums, count=None):
         places, pair = [builder.add(at, offset) for at in (w, g, m, v)], []
+        if count is None:
+            for at in (places[0], *places[2:]):
+                for line in range(0, 2 * VECTOR_BYTES, CACHE_LINE):
+                    emit_prefetch(builder, builder.add(at, emit.integer(AHEAD + line)))
         for j in range(2):
             mask = None if count is None else emit.mask(j, count)
             values = [Vector(emit, emit.load(at, j, mask)) for at in places]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Entry
+from .inputs import is_sparse, sort_entries, sum_gradient
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
@@ -118,8 +119,9 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
         mine = bounds_of(plan, stage.tasks, n_threads)
         n_tasks, takers = mine[thread + 1] - mine[thread], 1
         if stage.tasks == BY_CHUNKS:
-            # Its own chunks, and then what the next threads have not begun of theirs.
-            n_tasks = takers = takers_of(plan, n_threads)
+            # Its own chunks, and then what the next threads have not begun of theirs; but entries
+            # of CSR rows are sorted for its own.
+            n_tasks = takers = 1 if is_sparse(data) else takers_of(plan, n_threads)
         for i in range(n_tasks):
             of_task = (mine[thread] - mine[0] + i) % (mine[n_threads] - mine[0])
             task = plan.tasks[mine[0] + of_task]
@@ -130,23 +132,35 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
-            before, k = -2, next_chunk(team.sync, task, -1, of_task, takers)
+            if stage.gradient and is_sparse(data) and task.first_chunk < task.last_chunk:
+                chunks = plan.chunks[task.first_chunk : task.last_chunk]
+                sort_entries(net, data, work, part, chunks)
+            k = next_chunk(team.sync, task, -1, of_task, takers)
             while k < task.last_chunk:
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
                 g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
                 if stage.gradient:
-                    restart = k != before + 1
-                    accumulate_gradient(net, data, work, part, chunk, g, batch.begins, restart)
+                    restart = k == task.first_chunk
+                    # Parts of a gradient are summed whole, by who does not know what is in them.
+                    lazy = orders.lazy and stage.tasks == BY_CHUNKS
+                    accumulate_gradient(
+                        net, data, work, part, chunk, g, batch.begins, restart, lazy
+                    )
                 if batch.ends:
                     if stage.add_parts:
                         add_parts(g, work.parts, chunk.start)
+                    complete = stage.tasks == BY_CHUNKS and (stage.gradient or stage.add_parts)
+                    if complete and chunk.layer == 0 and data.continued.size > 0:
+                        sum_gradient(data, g, chunk, net.layers[0].n_out)
                     if stage.norm:
-                        work.norms[k] = norm_of_chunk(params, chunk, g, orders.alpha)
+                        work.norms[k] = norm_of_chunk(net, params, work, chunk, g, orders, batch.t)
                     if stage.update:
-                        squares = update_chunk(net, params, chunk, g, orders, c, scale, scratch)
+                        squares = update_chunk(
+                            net, data, params, work, chunk, g, orders, c, scale, batch.t, scratch
+                        )
                         work.squares[k] = squares
-                before, k = k, next_chunk(team.sync, task, k, of_task, takers)
+                k = next_chunk(team.sync, task, k, of_task, takers)
         # A slice may end early behind the last barrier only, where all threads look.
         if stage.last and thread == 0 and n_threads > 1:
             end_slice_in_time(team)
@@ -171,7 +185,7 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
     for number in range(mine[thread], mine[thread + 1]):
         task = plan.tasks[number]
         for k in range(task.first_chunk, task.last_chunk):
-            transpose_chunk(net, params, plan.chunks[k], scratch_of(work.packed, thread))
+            transpose_chunk(net, data, params, plan.chunks[k], scratch_of(work.packed, thread))
     if not meet(team.sync, n_threads):
         return False
     for start in range(first - first % batch_size, last, batch_size):
@@ -241,6 +255,7 @@ def _predict(
     values,
     columns,
     row_starts,
+    continued,
     means,
     scales,
     a,
@@ -261,7 +276,9 @@ def _predict(
     """
     unused, unused_2d = a[:0], packed[:0]
     net = Net(layers, 0, 0, unused, 0)
-    data = Data(X, values, columns, row_starts, means, scales, unused, unused_2d, unused, 1.0)
+    data = Data(
+        X, values, columns, row_starts, continued, means, scales, unused, unused_2d, unused, 1.0
+    )
     work = Work(
         a=a,
         d=unused,
@@ -270,7 +287,11 @@ def _predict(
         places=places,
         capacity=capacity,
         row_loss=unused,
-        cursors=unused_2d,
+        ends=unused_2d,
+        examples=unused_2d,
+        values=unused_2d,
+        deltas=unused_2d,
+        touched=unused,
         squares=unused,
         norms=unused,
         parts=unused_2d,
@@ -321,7 +342,7 @@ def _sample_train(dtype):
         empty_data(dtype),
         np.zeros(1, np.int64),
         plan_for([1, 1], 1, 1),
-        work_for([1, 1], dtype, 1, 1, sparse=False),
+        work_for([1, 1], dtype, 1, 1),
         new_team(1, 1),
         0,
     )
@@ -330,7 +351,7 @@ def _sample_train(dtype):
 def _sample_predict(dtype):
     vector = np.zeros(2, dtype)
     return (
-        *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1, sparse=False)),
+        *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1)),
         vector,
         vector,
         readonly(np.zeros(1, np.int64)),

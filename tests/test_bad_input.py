@@ -69,6 +69,7 @@ OUTSIDE = {
     "max_time": [0.0, -1.0, "short", [1]],
     "scoring": ["applause", 3],
     "weight_average": [0, -1, 0.0, 1.0, 1.5, "all"],
+    "lazy_update": ["yes", 2, None],
 }
 OF_THE_CLASSIFIER = {
     "loss": ["hinge", "poisson", None, 3],

@@ -71,6 +71,19 @@ def test_threads_that_take_chunks_of_others_give_the_same_bits(container, settin
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"hidden_layer_sizes": (9,), "batch_size": 130}, {"clip_norm": 0.02}], ids=str
+)
+def test_lazy_updates_give_the_same_bits_on_any_number_of_threads(settings):
+    settings = {"batch_size": 10, "max_iter": 3, "random_state": 0, **settings}
+    words = sp.random_array((len(X), 500), density=0.01, rng=0, format="csr")
+    expected, other = (
+        bits(MLPClassifier(lazy_update=True, n_threads=n, **settings).fit(words, Y)) for n in (1, 3)
+    )
+    assert expected == other
+    assert expected != bits(MLPClassifier(n_threads=1, **settings).fit(words, Y))
+
+
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"clip_norm": 0.01}], ids=str)
 @pytest.mark.parametrize("batch_size", [1025, 2500, "full"])
 def test_slices_that_end_inside_a_mini_batch_give_the_same_bits(settings, batch_size, monkeypatch):

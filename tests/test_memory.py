@@ -176,6 +176,7 @@ SETTINGS = [
     dict(units=[20, 17, 9, 4], loss="squared_error", batch_size=1),
     dict(units=[5, 130, 2], loss="squared_error", batch_size=150, dropout=0.3, activation="gelu"),
     dict(units=[70, 8, 11], loss="cross_entropy", batch_size=141, clip=0.1, activation="logistic"),
+    dict(units=[70, 131, 1], loss="log_loss", batch_size=5, lazy=True, standardized=True),
     dict(units=[3, 1], loss="poisson", batch_size=7, standardized=True),
     dict(units=[101, 100, 10], loss="cross_entropy", batch_size=64, dropout=0.5),
 ]
@@ -189,7 +190,7 @@ def train(settings, T, sparse, n_threads, side):
     from fastnn.kernels.layout import starts_of
     from fastnn.kernels.rules import ADAM, Rule
 
-    others = dict(activation="relu", dropout=0.0, clip=np.inf, standardized=False)
+    others = dict(activation="relu", dropout=0.0, clip=np.inf, standardized=False, lazy=False)
     settings = dict(others, **settings)
     units, loss, n = settings["units"], settings["loss"], 141
     rng = np.random.default_rng(1)
@@ -206,7 +207,9 @@ def train(settings, T, sparse, n_threads, side):
     net = _network.make_net(units, activation, None, loss, settings["dropout"], 5)
     theta = 0.3 * rng.standard_normal(starts_of(units)[-1]).astype(T)
     state = np.zeros((2, theta.size), T)
-    rule = Rule(ADAM, 0.01, 1e-3, 0.9, 0.999, 1e-8, clip_norm=settings["clip"])
+    rule = Rule(ADAM, 0.01, 1e-3, 0.9, 0.999, 1e-8)._replace(
+        clip_norm=settings["clip"], lazy=settings["lazy"] and sparse
+    )
     with Trainer(net, theta, data, settings["batch_size"], n_threads, state) as trainer:
         trainer._arguments = arguments = protect(trainer._arguments, side)
         _, params, _, trainer._rows, _, _, team = arguments

@@ -57,7 +57,7 @@ from fastnn._network import make_data
 from fastnn.kernels.inputs import gather
 from fastnn.kernels.plan import work_for
 data = make_data(np.arange(12.0).reshape(6, 2)[:3])
-work = work_for([2, 1], np.float64, 1, 1, sparse=False)
+work = work_for([2, 1], np.float64, 1, 1)
 arguments = data, np.array([4]), 0, work.a, work.places[0]["width"], work.capacity, 0, 1
 njit(lambda *arguments: gather(*arguments))(*arguments)
 print(*work.a[1:3])

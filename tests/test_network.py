@@ -14,7 +14,7 @@ import reference
 from fastnn._network import make_data, make_net, predict
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.layout import starts_of
+from fastnn.kernels.layout import empty_theta, starts_of, vector_behind, views
 from fastnn.kernels.plan import MICRO_BATCH
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
@@ -242,6 +242,171 @@ def test_sparse_rows(n_threads):
             results.append(trainer.loss_and_gradient(theta, np.arange(11), 0.1))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-13)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-11, atol=1e-14)
+
+
+def bins(n_numbers, n_bins, continued, n=40, seed=0):
+    """Numbers in bins as entries for the kernels, and the matrix that they stand for.
+
+    Returns
+    -------
+    X : CSR, ``n_numbers * n_bins`` features, and a last one without bins
+    continued : of each feature
+    encoded : ndarray, X itself, or where rows continue each other 1, ..., 1, f, 0, ...
+    """
+    rng = np.random.default_rng(seed)
+    X, encoded = [], []
+    for _ in range(n_numbers):
+        b, f = rng.integers(0, n_bins - 1, n), rng.random(n)
+        hats = np.zeros((n, n_bins))
+        hats[np.arange(n), b], hats[np.arange(n), b + 1] = 1 - f, f
+        X.append(hats)
+        # 1 for all knots up to b, and the fraction f of the way to the next one
+        encoded.append(np.cumsum(hats[:, ::-1], axis=1)[:, ::-1])
+    category = (rng.random((n, 1)) < 0.5).astype(float)
+    X, encoded = np.hstack([*X, category]), np.hstack([*encoded, category])
+    each = np.arange(n_numbers * n_bins + 1) % n_bins > 0
+    each[-1] = False
+    return sp.csr_array(X), each & continued, encoded if continued else X
+
+
+@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("hidden", [(5,), (150, 8), ()])
+@pytest.mark.parametrize("n_bins", [2, 9, 70])
+def test_numbers_in_bins_are_the_product_with_their_code(n_bins, hidden, n_threads, continued):
+    X, each, encoded = bins(3, n_bins, continued)
+    units, n = [X.shape[1], *hidden, 3], X.shape[0]
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 3, n)
+    net = make_net(units, "tanh", "softmax", "cross_entropy")
+    theta = rng.standard_normal(starts_of(units)[-1]) * 0.3
+    results = []
+    for data in (
+        make_data(X, continued=each if continued else None, codes=codes),
+        make_data(encoded, codes=codes),
+    ):
+        mine, order = theta.copy(), np.random.default_rng(2)
+        with Trainer(net, mine.copy(), data, n, n_threads) as trainer:
+            loss, gradient = trainer.loss_and_gradient(theta, np.arange(n), 0.1)
+        with Trainer(net, mine, data, 7, n_threads, np.zeros((2, theta.size))) as trainer:
+            for clip_norm in (np.inf, 0.1):
+                rule = Rule(NESTEROV, 0.05, 0.1, 0.9, 0.0, 0.0, clip_norm=clip_norm)
+                losses = [trainer.run_epoch(order.permutation(n), rule) for _ in range(2)]
+        outputs = predict(net, mine, data, np.arange(n), n_threads)
+        results.append((loss, gradient, losses, mine, outputs))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+LAZY = {
+    "sgd": Rule(SGD, 0.1, 0.1, 0.9, 0.0, 0.0, lazy=True),
+    "adam": Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8, lazy=True),
+    "clipped": Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8, clip_norm=0.01, lazy=True),
+}
+
+
+def words(n=64, d=300, per_row=4, seed=0):
+    """A network on sparse rows, and its weights: ``(net, theta, data, units)``."""
+    rng = np.random.default_rng(seed)
+    X = sp.random_array((n, d), density=per_row / d, rng=rng, format="csr")
+    units = [d, 20, 3]
+    net = make_net(units, "tanh", "softmax", "cross_entropy")
+    theta = rng.standard_normal(starts_of(units)[-1])
+    return net, theta, make_data(X, codes=rng.integers(0, 3, n)), units
+
+
+def run(net, theta, data, batch_size, rule, epochs=2, n_threads=1):
+    """Losses, weights and state after so many epochs."""
+    theta, state = theta.copy(), np.zeros((2, theta.size))
+    rows = np.arange(len(data.row_starts) - 1)
+    with Trainer(net, theta, data, batch_size, n_threads, state) as trainer:
+        losses = [trainer.run_epoch(rows, rule) for _ in range(epochs)]
+    return losses, theta, state
+
+
+@pytest.mark.parametrize("rule", LAZY)
+def test_a_lazy_update_is_the_exact_one_where_every_feature_is_in_every_mini_batch(rule):
+    net, theta, data, _ = words(d=8, per_row=5)
+    for part in np.split(data.columns, data.row_starts[16:64:16]):
+        assert len(np.unique(part)) == 8
+    lazy = run(net, theta, data, 16, LAZY[rule])
+    exact = run(net, theta, data, 16, LAZY[rule]._replace(lazy=False))
+    for found, expected in zip(lazy, exact, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_lazy_gradient_descent_without_penalty_and_momentum_is_exact():
+    net, theta, data, _ = words()
+    rule = Rule(SGD, 0.1, 0.0, 0.0, 0.0, 0.0, lazy=True)
+    lazy, exact = (run(net, theta, data, 8, r) for r in (rule, rule._replace(lazy=False)))
+    for found, expected in zip(lazy[:2], exact[:2], strict=True):  # but the velocities
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("rule", LAZY)
+def test_a_lazy_update_leaves_features_alone_that_the_mini_batch_lacks(rule):
+    net, theta, data, units = words()
+    _, after, state = run(net, theta, data, 64, LAZY[rule], epochs=1)
+    has = np.zeros(units[0], bool)
+    has[data.columns] = True
+    assert 0.2 < has.mean() < 0.8
+    W, W_after = (views(vector, units)[0][0] for vector in (theta, after))
+    np.testing.assert_array_equal((W_after != W).any(axis=1), has)
+    for moment in state[: 1 if rule == "sgd" else 2]:
+        np.testing.assert_array_equal((views(moment, units)[0][0] != 0).any(axis=1), has)
+
+
+@pytest.mark.parametrize("rule", LAZY)
+def test_lazy_updates_of_large_batches_do_not_depend_on_micro_batches(rule, monkeypatch):
+    net, theta, data, _ = words()
+    expected = run(net, theta, data, 64, LAZY[rule])
+    for module in ("fastnn.kernels.plan", "fastnn._trainer"):
+        monkeypatch.setattr(f"{module}.MICRO_BATCH", 24)
+    found = run(net, theta, data, 64, LAZY[rule], n_threads=2)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_what_a_lazy_update_leaves_out_is_bounded():
+    """Of a feature that does not come again, exact Adam goes on with its momentum.
+
+    Its steps are the last one times q, q^2, ..., with q = beta_1 / sqrt(beta_2): less than q / (1 -
+    q) of it together, nine times as much by the defaults.
+    """
+    net, theta, data, units = words(n=200)
+    rule = Rule(ADAM, 0.01, 0.0, 0.9, 0.999, 1e-12)
+    its, others = data.columns[: data.row_starts[1]], []
+    for i in range(1, 200):
+        if not np.isin(data.columns[data.row_starts[i] : data.row_starts[i + 1]], its).any():
+            others.append(i)
+    assert len(others) > 100
+    steps = []
+    for lazy in (False, True):
+        mine, state = theta.copy(), np.zeros((2, theta.size))
+        with Trainer(net, mine, data, 1, 1, state) as trainer:
+            trainer.updates = 100_000  # so that the correction for the first steps is over
+            trainer.run_epoch(np.arange(1), rule._replace(lazy=lazy))
+            first = mine.copy()
+            trainer.run_epoch(np.array(others), rule._replace(lazy=lazy))
+        before, then, last = (views(v, units)[0][0][its] for v in (theta, first, mine))
+        steps += [then - before, last - then]
+    step, more, same, none = steps
+    np.testing.assert_allclose(step, same, rtol=1e-9)
+    assert not none.any()
+    q = 0.9 / np.sqrt(0.999)
+    assert (np.abs(more) <= q / (1 - q) * np.abs(step) * (1 + 1e-9)).all()
+    assert np.abs(more).max() > 0.9 * q / (1 - q) * np.abs(step).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_weights_are_whole_cache_lines(dtype):
+    units = [7, 64, 3]
+    theta = empty_theta(starts_of(units)[-1], dtype)
+    coefs, intercepts = views(theta, units)
+    assert all(row.ctypes.data % 64 == 0 for row in coefs[0])
+    assert vector_behind(coefs, intercepts) is theta
+    assert theta.flags.writeable
+    assert len(theta) == starts_of(units)[-1]
 
 
 def test_gradient_rule_leaves_the_weights_alone():

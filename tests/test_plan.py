@@ -43,8 +43,6 @@ def test_chunks_are_theta_from_its_beginning_to_its_end(units):
     np.testing.assert_array_equal(
         chunks["stop"] - chunks["start"], (chunks["last_row"] - chunks["first_row"]) * n_out
     )
-    biases = np.where(chunks["first_row"] == 0, n_out, 0)
-    np.testing.assert_array_equal(chunks["weights"] - chunks["start"], biases)
 
 
 @each_net

@@ -55,7 +55,7 @@ def masks(updates, n=400, rate=0.3, seed=1):
         for t in updates:
             trainer.updates = t
             trainer.run_epoch(np.arange(n)[-1:], Rule(GRADIENT, 0.0, 0.0, 0.0, 0.0, 0.0))
-            kept.append(trainer._gradient[-50:] != 0)
+            kept.append(trainer.gradient[-50:] != 0)
     return np.array(kept)
 
 

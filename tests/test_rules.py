@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from numba import njit
 
+from fastnn._network import make_data, make_net
+from fastnn._trainer import Trainer
 from fastnn.kernels import rules
 from fastnn.kernels.jit import FLAGS
 
@@ -95,3 +97,31 @@ def test_an_epsilon_too_small_for_the_dtype_gives_no_nan(T):
     update(rule, 1, w, g, state, 0, 1.0, False)
     assert w[5] == pytest.approx(0.9, rel=1e-5)
     assert (np.delete(w, 5) == 1).all()
+
+
+@pytest.mark.parametrize("clip_norm", [np.inf, 0.1])
+@pytest.mark.parametrize("code", sorted(rules.SOLVERS.values()))
+def test_a_given_gradient_is_applied_as_one_that_was_formed_here(code, clip_norm):
+    units, rng = [7, 5, 3], np.random.default_rng(0)
+    net = make_net(units, "tanh", "softmax", "cross_entropy")
+    weights = rng.exponential(size=40)
+    data = make_data(rng.normal(size=(40, 7)), codes=rng.integers(0, 3, 40), weights=weights)
+    theta, rows, rule = rng.normal(size=58), np.arange(40), rule_of(code, clip_norm=clip_norm)
+    ours, given = theta.copy(), theta.copy()
+    states = [np.zeros((rules.n_slots(code), theta.size)) for _ in range(2)]
+    one = make_data(np.empty((1, 0)))._replace(
+        weights=np.array([data.weights.sum()]), weight_scale=data.weight_scale
+    )
+    one.weights.flags.writeable = False
+    with (
+        Trainer(net, ours, data, 40, 1, states[0]) as trainer,
+        Trainer(net, theta, data, 40, 1) as elsewhere,
+        Trainer(net, given, one, 1, 1, states[1], given=True) as updates,
+    ):
+        for _ in range(3):
+            loss = trainer.run_epoch(rows, rule)
+            of_examples, mean = elsewhere.loss_and_gradient(given, rows, 0.0)
+            updates.gradient[...] = mean * data.weights.sum()
+            penalty = updates.run_epoch(np.zeros(1, np.int64), rule)
+            assert of_examples + penalty == pytest.approx(loss, rel=1e-12)
+            np.testing.assert_allclose(given, ours, rtol=1e-9, atol=1e-12)

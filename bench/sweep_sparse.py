@@ -1,0 +1,64 @@
+"""Sections of the sweep about rows that are mostly zeros; returns what ``sweep_training`` says."""
+
+from statistics import median
+
+from .report import number, times
+from .session import alternate
+from .tasks import prepare_bins, prepare_scaling, prepare_text
+
+
+def text(settings):
+    """Text of 59,000 terms, 71 in a row: exact and lazy updates, and the share of the memory."""
+    session, rows, raw = settings.session, [], {}
+    n = 1_600 if settings.quick else 16_000
+    for batch in (200, 32):
+        tasks = {
+            "fastnn": session.worker("fastnn").task(prepare_text, "fastnn", n, batch, False),
+            "lazy": session.worker("fastnn").task(prepare_text, "fastnn", n, batch, True),
+            "memory": session.worker("fastnn").task(prepare_scaling),
+            "scikit-learn": session.worker("scikit-learn").task(
+                prepare_text, "scikit-learn", n, batch, False
+            ),
+        }
+        # Each returns seconds for each update, which are 90 MB of weights and moments, both ways.
+        alternate(tasks, 1)
+        seconds = {name: [] for name in tasks}
+        for _ in range(session.rounds):
+            for name, task in tasks.items():
+                seconds[name].append(task.run()[1])
+        session.drop_tasks()
+        raw[batch] = seconds
+        ours, lazy, memory, theirs = (median(each) for each in seconds.values())
+        rows.append(
+            [
+                f"batch of {batch}",
+                number(ours * 1e3),
+                f"{number(theirs * 1e3)} ({times(theirs / ours)})",
+                f"{number(lazy * 1e3)} ({times(theirs / lazy)})",
+                f"{memory / ours:.2f}",
+            ]
+        )
+    header = ["", "fastnn ms", "scikit-learn ms", "fastnn, lazy ms", "share of memory bandwidth"]
+    title = f"ms per update of Adam, {n} x 59,000 (64) 20, one thread, float32"
+    return [(title, header, rows)], raw
+
+
+def bins(settings):
+    """Numbers in bins as two entries each, against the product with their code, and no bins."""
+    session, rows, raw = settings.session, [], {}
+    for hidden in ((256,), (256, 128)):
+        kinds = [("dense", 1)]
+        kinds += [(kind, T) for T in (8, 32, 128) for kind in ("knots", "sums", "matrix")]
+        tasks = {each: session.worker("fastnn").task(prepare_bins, *each, hidden) for each in kinds}
+        alternate(tasks, 1)
+        seconds, _ = alternate(tasks, session.rounds)
+        session.drop_tasks()
+        each = {kind: median(times) for kind, times in seconds.items()}
+        raw[str(hidden)] = {f"{kind}, {T} bins": t for (kind, T), t in seconds.items()}
+        for T in (8, 32, 128):
+            of_bins = [each[kind, T] for kind in ("knots", "sums", "matrix")]
+            relative = [f"{number(t * 1e3)} ({each['dense', 1] / t:.2f})" for t in of_bins]
+            rows.append([f"{hidden}, {T} bins", number(each["dense", 1] * 1e3), *relative])
+    header = ["", "no bins ms", "values at knots ms", "sums of rows ms", "product with the code ms"]
+    title = "ms per epoch of 10,240 x 20, 256, one thread; in parentheses speed relative to no bins"
+    return [(title, header, rows)], raw

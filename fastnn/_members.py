@@ -1,0 +1,239 @@
+"""Several networks of one table: encoding, training side by side, outputs.
+
+Each member is an ``MLPClassifier`` or ``MLPRegressor`` of the encoded table. It holds another part
+of the rows out of its training, by which its best epoch is found.
+"""
+
+import time
+from abc import ABC
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
+from ._frames import FrameEncoder, checked_columns
+from ._inputs import checked_target, checked_weight, hidden_units
+from ._loops import INTERRUPTED
+from ._one_at_a_time import turn
+from ._parameters import CONSTRAINTS
+from ._threads import choose_n_threads, results
+from ._validation import check_together
+
+# The settings of all members, chosen by the mean over 16 tables, see bench/quality.py.
+PRESET = dict(
+    solver="adamw",
+    alpha=0.0,
+    learning_rate="cosine",
+    scoring="loss",
+    tol=0.0,
+)
+# Below so many examples a part held out says less than it costs, and dropout and mini-batches are
+# noise: all are trained on, in one batch, in float64, until the loss stalls. A weight of 2 is then
+# the same as an example given twice.
+FEW = 100
+OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
+# Examples that are encoded for prediction at a time.
+BLOCK = 2**14
+
+
+class BaseTabular(Followed, BaseEstimator, ABC):
+    """What both share: everything but the target."""
+
+    _parameter_constraints = {
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": CONSTRAINTS["hidden_layer_sizes"],
+        "max_iter": CONSTRAINTS["max_iter"],
+        "max_time": CONSTRAINTS["max_time"],
+        "numerical_embedding": [None, StrOptions({"piecewise_linear", "periodic"})],
+        "validation_fraction": CONSTRAINTS["validation_fraction"],
+        "random_state": CONSTRAINTS["random_state"],
+        "n_threads": CONSTRAINTS["n_threads"],
+        "verbose": CONSTRAINTS["verbose"],
+    }
+
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Fit the networks to a table as it comes.
+
+        Parameters
+        ----------
+        X : table of pandas, polars or pyarrow, or array-like of shape (n_samples, n_features)
+            Examples. Numbers may be missing (NaN, None), but not infinite. Columns of text, of
+            objects that are no numbers, and those of a type of categories hold categories, which
+            are told apart by how they read as text. Dates are an error.
+        y : array-like of shape (n_samples,) or, for regression, (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight >= 0 of each example; 0 is as if it were not there.
+        X_val : table or array-like of shape (n_validation, n_features), default=None
+            Examples by which all networks find their best epoch; then they train on all of X.
+        y_val : array-like of shape (n_validation,) or (n_validation, n_outputs), default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an input is not as described; the estimator is as it was before.
+
+        Warns
+        -----
+        UserWarning
+            If Ctrl-C has ended the training: what was learned by then predicts.
+        """
+        run = BaseTabular._fit
+        if "_skl_callbacks" in vars(self):
+            run = with_callbacks(run)
+        with turn(self, going_on=False) as warnings:
+            warnings += run(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return self
+
+    def _fit(self, X, y, sample_weight, validation):
+        """Train, from the first check to the fitted attributes; returns warnings."""
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        hidden_units(self.hidden_layer_sizes)
+        check_together(*validation)
+        columns, names, encoded_y, weight = self._checked(X, y, sample_weight, reset=True)
+        target = self._learn_target(encoded_y, weight)
+        weight = self._total_weight(target, weight)
+        few = len(target) < FEW
+        rng = check_random_state(self.random_state)
+        dtype = np.float64 if few else np.float32
+        self._encoder = FrameEncoder(self.numerical_embedding, **self._bins, dtype=dtype)
+        encoded = self._encoder.fit(columns, weight, rng).transform(columns, names)
+        examples = self._checked_validation(*validation)
+        parts = [None] * self.n_members
+        if examples is None and self.validation_fraction > 0 and not few:
+            parts = self._parts(target, rng)
+
+        data = encoded, target, weight
+        report = MembersReport(self)
+        fit_member, n_workers = self._plan(data, parts, examples, report, rng)
+        self.members_, self.n_iter_ = [], 0
+        held, interrupted = [], False
+        with report, self._tasks(X, y, sample_weight) as tasks:
+            for i, member in enumerate(results(fit_member, range(self.n_members), n_workers)):
+                interrupted |= member.stop_reason_ == "interrupted"
+                if member.n_iter_ > 0:
+                    self.members_.append(member)
+                    held.append(examples or _rows(data, parts[i]))
+                report.end(member)
+                tasks.begin()
+                if tasks.end() or (interrupted and n_workers == 1):
+                    break
+        if not self.members_:
+            raise KeyboardInterrupt
+        self._calibrate(held)
+        return [INTERRUPTED] if interrupted else []
+
+    def _plan(self, data, parts, examples, report, rng):
+        """A function that fits a member by its number, and in how many threads to call it."""
+        n_workers = choose_n_threads(self.n_threads, 1e15)
+        n_workers = n_workers if self.n_members >= n_workers else 1
+        n_examples = len(data[1])
+        settings = PRESET | self._preset | dict(n_iter_no_change=self.max_iter)
+        # Some 16 updates for each epoch, as far as mini-batches of 32 to 256 make them.
+        settings["batch_size"] = int(np.clip(2 ** round(np.log2(n_examples / 16)), 32, 256))
+        if n_examples < FEW:
+            settings |= OF_FEW
+        settings |= dict(
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            max_iter=self.max_iter,
+            early_stopping=examples is not None or parts[0] is not None,
+            n_threads=1 if n_workers > 1 else self.n_threads,
+        )
+        seeds = rng.randint(2**31, size=self.n_members).tolist()
+        ends = None if self.max_time is None else time.monotonic() + self.max_time
+
+        def fit_member(i):
+            member = self._member(**settings, random_state=seeds[i])
+            if ends is not None:
+                turns = -(-(self.n_members - i) // n_workers)  # this one and those after it
+                member.max_time = max(1e-9, (ends - time.monotonic()) / turns)
+            member._fit(
+                *data,
+                incremental=False,
+                validation=examples or (None, None, None),
+                held_out=parts[i],
+                report=report.of_member(),
+            )
+            member.set_params(n_threads=self.n_threads, max_time=None)
+            del member._optimizer  # which is twice the size of the weights
+            return member
+
+        return fit_member, n_workers
+
+    def _checked(self, X, y, sample_weight, reset):
+        """Columns, their names, y and weights, without the examples of weight 0."""
+        y = checked_target(self, y)
+        columns, names = checked_columns(self, X, reset)
+        check_consistent_length(columns[0], y)
+        weight = checked_weight(sample_weight, np.empty((len(y), 1)))
+        if weight is not None:
+            if weight.min() < 0:
+                raise ValueError(f"sample_weight must be >= 0, but the least is {weight.min()}.")
+            there = weight > 0
+            columns, y, weight = [c[there] for c in columns], y[there], weight[there]
+        return columns, names, y, weight
+
+    def _checked_validation(self, X, y, sample_weight):
+        """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
+        if X is None:
+            return None
+        try:
+            columns, names, y, weight = self._checked(X, y, sample_weight, reset=False)
+            target = self._encode_more(y)
+            weight = self._total_weight(target, weight)
+            return self._encoder.transform(columns, names), target, weight
+        except (TypeError, ValueError) as error:
+            make = TypeError if isinstance(error, TypeError) else ValueError
+            raise make(f"X_val, y_val or sample_weight_val: {error}") from error
+
+    def _parts(self, target, rng):
+        """The rows that each member holds out."""
+        n_parts = max(2, round(1 / self.validation_fraction))
+        parts = [part for _, part in self._splitter(target, n_parts, rng)]
+        return [parts[i % n_parts] for i in range(self.n_members)]
+
+    def _tasks(self, X, y, sample_weight):
+        """The fit and its members as scikit-learn's callbacks see them."""
+
+        def publish():
+            self.n_iter_ = max([member.n_iter_ for member in self.members_], default=0)
+
+        def attributes():
+            return {"members_": list(self.members_), "n_iter_": self.n_iter_}
+
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        data = dict(X=X, y=y, metadata=metadata)
+        return Tasks(self, "member", self.n_members, publish, attributes, called=True, **data)
+
+    def _outputs(self, X, method):
+        """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
+        check_is_fitted(self)
+        columns, names = checked_columns(self, X, reset=False)
+        for rows in gen_batches(len(columns[0]), BLOCK):
+            encoded = self._encoder.transform([column[rows] for column in columns], names)
+            yield np.stack([getattr(member, method)(encoded) for member in self.members_])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _rows(data, rows):
+    """Some rows of X, y and weights; None for no rows."""
+    return None if rows is None else [None if array is None else array[rows] for array in data]

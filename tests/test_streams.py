@@ -1,0 +1,505 @@
+"""Fits from batches that are read again and again: the numbers of fit, and its errors."""
+
+import itertools
+import signal
+import threading
+import time
+import tracemalloc
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import accuracy_score
+
+from fastnn import MLPClassifier, MLPRegressor, Stream
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+N, D = 1234, 5
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((N, D)) * [1, 2, 3, 1e3, 1] + [0, 0, 5, 1e3, 0]
+SCORE = X[:, 0] + X[:, 1] / 2 + 0.3 * RNG.standard_normal(N)
+WEIGHT = RNG.uniform(0, 2, N)
+WEIGHT[:150] = 0  # a whole batch
+COLUMNS = [f"x{i}" for i in range(D)]
+TARGETS = {
+    "two classes": (MLPClassifier, np.where(SCORE > 0.5, "yes", "no")),
+    "three classes": (MLPClassifier, np.digitize(SCORE, [-0.5, 1.5]) * 10),
+    "labels": (MLPClassifier, np.column_stack([SCORE > 0, SCORE > 1, X[:, 2] > 5]).astype(int)),
+    "numbers": (MLPRegressor, SCORE),
+    "several numbers": (MLPRegressor, np.column_stack([SCORE, X[:, 3]])),
+}
+SETTINGS = dict(hidden_layer_sizes=(7,), batch_size=32, max_iter=4, random_state=0)
+
+
+def batches(*arrays, size=100):
+    """A function that gives pieces of these arrays, one after the other, in each of its calls."""
+    n = len(arrays[0])
+
+    def give():
+        for first in range(0, n, size):
+            yield tuple(array[first : first + size] for array in arrays)
+
+    return give
+
+
+def assert_same(found, expected):
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_", "n_iter_", "t_"):
+        assert getattr(found, name) == getattr(expected, name), name
+    for mine, theirs in zip(
+        [*found.coefs_, *found.intercepts_], [*expected.coefs_, *expected.intercepts_], strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"standardize": True, "early_stopping": True},
+        {"early_stopping": True, "scoring": "loss", "shuffle": False},
+        {"dropout": 0.2, "solver": "sgd", "batch_size": "auto", "clip_norm": 1.0},
+        {"weight_average": 2, "standardize": True},
+    ],
+    ids=lambda more: "+".join(more),
+)
+def test_a_buffer_that_holds_everything_gives_the_numbers_of_fit(kind, weighted, more):
+    make, y = TARGETS[kind]
+    arrays = (X, y, WEIGHT) if weighted else (X, y)
+    expected = make(**{**SETTINGS, **more}).fit(*arrays)
+    found = make(**{**SETTINGS, **more}).fit(Stream(batches(*arrays)))
+    assert_same(found, expected)
+    np.testing.assert_array_equal(found.predict(X), expected.predict(X))
+
+
+@pytest.mark.parametrize("more", [{"loss": "quantile", "quantile": [0.1, 0.9]}, {"loss": "huber"}])
+def test_standardised_targets_are_those_of_fit(more):
+    settings = dict(SETTINGS, standardize_target=True, early_stopping=True, **more)
+    stream = Stream(batches(X, SCORE))
+    assert_same(MLPRegressor(**settings).fit(stream), MLPRegressor(**settings).fit(X, SCORE))
+
+
+@pytest.mark.parametrize("kind", ["two classes", "three classes", "labels"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_class_weights_are_those_of_fit(kind, weighted, balanced):
+    y = TARGETS[kind][1]
+    given = [{0: 0.5, 1: 2}] * 3 if kind == "labels" else dict.fromkeys(np.unique(y)[:1], 3.0)
+    settings = dict(SETTINGS, class_weight="balanced" if balanced else given)
+    arrays = (X, y, WEIGHT) if weighted else (X, y)
+    found = MLPClassifier(**settings).fit(Stream(batches(*arrays)))
+    assert_same(found, MLPClassifier(**settings).fit(*arrays))
+
+
+def test_given_validation_examples_are_those_of_fit():
+    make, y = TARGETS["three classes"]
+    settings = dict(SETTINGS, early_stopping=True, standardize=True)
+    more = dict(X_val=X[:300], y_val=y[:300], sample_weight_val=WEIGHT[:300] + 1)
+    found = make(**settings).fit(Stream(batches(X, y)), **more)
+    assert_same(found, make(**settings).fit(X, y, **more))
+
+
+def test_warm_start_goes_on_as_fit_does():
+    make, y = TARGETS["two classes"]
+    found, expected = (make(**SETTINGS, warm_start=True, standardize=True) for _ in range(2))
+    stream = Stream(batches(X, y))
+    for _ in range(2):
+        assert_same(found.fit(stream), expected.fit(X, y))
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss"])
+def test_scorers_see_the_examples_that_fit_shows_them(scoring):
+    make, y = TARGETS["two classes"]
+    settings = dict(SETTINGS, early_stopping=True, scoring=scoring)
+    assert_same(make(**settings).fit(Stream(batches(X, y))), make(**settings).fit(X, y))
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_how_the_source_cuts_its_batches_does_not_matter(T, n_threads):
+    """Nor do threads, where there are several buffers and what is held out is in all of them."""
+    make, y = TARGETS["three classes"]
+    settings = dict(SETTINGS, early_stopping=True, standardize=True)
+    fits = [
+        make(**settings, n_threads=n).fit(Stream(batches(X.astype(T), y, size=s), buffer_rows=150))
+        for n, s in ((1, 1000), (n_threads, 37))
+    ]
+    assert_same(*fits)
+    assert fits[0].coefs_[0].dtype == T
+
+
+def test_without_shuffling_a_small_buffer_gives_the_numbers_of_fit():
+    make, y = TARGETS["numbers"]
+    settings = dict(SETTINGS, shuffle=False)
+    for buffer_rows in (32, 500, 1233, 1234):
+        found = make(**settings).fit(Stream(batches(X, y), buffer_rows=buffer_rows))
+        assert_same(found, make(**settings).fit(X, y))
+
+
+def test_examples_are_shuffled_within_a_buffer_and_anew_in_each_epoch():
+    """Seen by the order in which a linear unit would have to be told: all losses are of one row."""
+    n, rows = 60, 20
+    order = []
+
+    class Told(MLPRegressor):
+        pass
+
+    x = np.arange(n, dtype=float).reshape(-1, 1)
+    from fastnn._trainer import Trainer
+
+    run = Trainer._run
+
+    def noted(self, rows):
+        order.append(self._arguments[2].X[rows, 0].tolist())
+        run(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_run", noted)
+        settings = dict(hidden_layer_sizes=(), batch_size=10, max_iter=3, random_state=0)
+        Told(**settings).fit(Stream(batches(x, np.zeros(n), size=7), buffer_rows=rows))
+    assert len(order) == 9
+    for number, part in enumerate(order):
+        first = number % 3 * rows
+        assert sorted(part) == list(range(first, first + rows))
+        assert part != sorted(part)
+    assert len({tuple(part) for part in order}) == 9
+
+
+TABLE = pa.table({**dict(zip(COLUMNS, X.T, strict=True)), "y": SCORE, "w": WEIGHT})
+
+
+def stream_of(form, folder):
+    """A stream of TABLE, and whether it has the columns' names."""
+    columns = dict(target="y", weight="w")
+    if form == "file":
+        pq.write_table(TABLE, folder / "all.parquet", row_group_size=300)
+        return Stream(folder / "all.parquet", **columns)
+    if form == "folder":
+        for i, first in enumerate(range(0, N, 500)):
+            pq.write_table(TABLE.slice(first, 500), folder / f"{i}.parquet")
+        return Stream(str(folder), **columns)
+    if form == "dataset":
+        from pyarrow import dataset
+
+        pq.write_table(TABLE, folder / "all.parquet")
+        return Stream(dataset.dataset(folder), features=COLUMNS, **columns)
+    tables = [TABLE.slice(first, 200) for first in range(0, N, 200)]
+    if form == "reader":
+        some = [batch for table in tables for batch in table.to_batches()]
+        return Stream(lambda: pa.RecordBatchReader.from_batches(TABLE.schema, some), **columns)
+    if form == "pandas":
+        return Stream(lambda: (table.to_pandas() for table in tables), **columns)
+    if form == "polars":
+        return Stream(lambda: map(pl.from_arrow, tables), **columns)
+    return Stream(tables, features=COLUMNS, **columns)
+
+
+FORMS = ["file", "folder", "dataset", "reader", "pandas", "polars", "list"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_of_any_kind_give_the_numbers_of_arrays(form, tmp_path):
+    stream = stream_of(form, tmp_path)
+    found = MLPRegressor(**SETTINGS, standardize=True).fit(stream)
+    expected = MLPRegressor(**SETTINGS, standardize=True).fit(X, SCORE, WEIGHT)
+    assert_same(found, expected)
+    assert found.feature_names_in_.tolist() == COLUMNS
+    parts = list(stream.map(found.predict))
+    assert len(parts) > 1 or form in ("file", "dataset")
+    np.testing.assert_array_equal(np.concatenate(parts), expected.predict(X))
+
+
+def test_columns_of_float32_are_trained_on_in_float32(tmp_path):
+    table = pa.table({**dict(zip(COLUMNS, X.T.astype(np.float32), strict=True)), "y": SCORE})
+    pq.write_table(table, tmp_path / "all.parquet")
+    found = MLPRegressor(**SETTINGS).fit(Stream(tmp_path / "all.parquet", target="y"))
+    assert_same(found, MLPRegressor(**SETTINGS).fit(X.astype(np.float32), SCORE))
+
+
+def test_several_columns_may_be_the_target(tmp_path):
+    table = TABLE.append_column("z", pa.array(X[:, 0]))
+    pq.write_table(table, tmp_path / "all.parquet")
+    stream = Stream(tmp_path / "all.parquet", features=COLUMNS, target=["y", "z"])
+    found = MLPRegressor(**SETTINGS).fit(stream)
+    assert_same(found, MLPRegressor(**SETTINGS).fit(X, np.column_stack([SCORE, X[:, 0]])))
+
+
+def test_a_scorer_of_tables_does_not_warn_of_names(recwarn):
+    tables = [TABLE.slice(first, 200) for first in range(0, N, 200)]
+    settings = dict(SETTINGS, early_stopping=True, scoring="r2")
+    MLPRegressor(**settings).fit(Stream(tables, features=COLUMNS, target="y"))
+    assert not [w for w in recwarn if "feature names" in str(w.message)]
+
+
+def test_text_and_integers_of_tables_are_labels(tmp_path):
+    make, y = TARGETS["two classes"]
+    frame = pd.DataFrame(X, columns=COLUMNS).assign(y=y)
+    frame.to_parquet(tmp_path / "all.parquet")
+    found = make(**SETTINGS).fit(Stream(tmp_path / "all.parquet", target="y", buffer_rows=400))
+    assert found.classes_.tolist() == ["no", "yes"]
+    assert accuracy_score(y, found.predict(frame[COLUMNS])) > 0.4
+
+
+def failing(where, replace, y=SCORE):
+    """Batches of which number ``where[1]`` is another from pass ``where[0]`` on."""
+    passes = itertools.count()
+
+    def give():
+        current = next(passes)
+        for number, batch in enumerate(batches(X, y)()):
+            if (current, number) == where:
+                batch = replace(*batch)
+                if batch is None:
+                    return
+            yield batch
+
+    return give
+
+
+def with_nan(x, y):
+    x = x.copy()
+    x[3, 2] = np.nan
+    return x, y
+
+
+BAD = {
+    "NaN": (with_nan, "NaN"),
+    "infinite y": (lambda x, y: (x, np.where(y == y[0], np.inf, y)), "infinity"),
+    "columns": (lambda x, y: (x[:, 1:], y), "4 features"),
+    "type": (lambda x, y: (x.astype(np.float32), y), "float32"),
+    "length": (lambda x, y: (x, y[1:]), "inconsistent"),
+    "dimensions": (lambda x, y: (x, np.column_stack([y, y])), "dimensions"),
+    "weights": (lambda x, y: (x, y, np.ones(len(y))), "sample_weight"),
+    "sparse": (lambda x, y: (sp.csr_array(x), y), "sparse"),
+    "text": (lambda x, y: (x.astype(str) + np.array("a"), y), "numbers"),
+    "no y": (lambda x, y: (x,), "no y"),
+    "no batch": (lambda x, y: x, "tuple"),
+}
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_batches_are_named_and_leave_the_estimator_as_it_was(bad, first):
+    replace, match = BAD[bad]
+    model = MLPRegressor(**SETTINGS, warm_start=True).fit(X, SCORE)
+    before = joblib.hash(vars(model))
+    stream = Stream(failing((first, 4), replace), buffer_rows=64)
+    with pytest.raises((ValueError, TypeError), match=f"(?s)Batch 4 .*row 400.*{match}"):
+        model.fit(stream)
+    assert joblib.hash(vars(model)) == before
+    fresh = MLPRegressor(**SETTINGS)
+    with pytest.raises((ValueError, TypeError), match="Batch 4"):
+        fresh.fit(Stream(failing((first, 4), replace)))
+    assert vars(fresh) == vars(MLPRegressor(**SETTINGS))
+    assert not [thread for thread in threading.enumerate() if "fastnn" in thread.name]
+
+
+def test_a_stream_that_ends_early_or_goes_on_longer_is_an_error():
+    ends = failing((2, 9), lambda x, y: None)
+    with pytest.raises(ValueError, match=r"ended after batch 8, in epoch 2: .* 900 .* 1234"):
+        MLPRegressor(**SETTINGS).fit(Stream(ends))
+    longer = failing((1, 12), lambda x, y: (X, SCORE))
+    with pytest.raises(ValueError, match=r"Batch 12 .*in epoch 1: .*more examples than the 1234"):
+        MLPRegressor(**SETTINGS).fit(Stream(longer, buffer_rows=100))
+
+
+def test_a_stream_without_examples_is_an_error():
+    for source in ([], lambda: iter(()), [(X[:0], SCORE[:0])]):
+        with pytest.raises(ValueError, match="yields no examples"):
+            MLPRegressor().fit(Stream(source))
+    with pytest.raises(ValueError, match="only once"):
+        Stream(batches(X, SCORE)())
+
+
+def test_labels_that_are_new_in_a_later_epoch_are_an_error():
+    make, y = TARGETS["two classes"]
+    for label in ("maybe", "zzz"):
+        new = failing((2, 1), lambda x, y, label=label: (x, np.full(len(y), label)), y)
+        with pytest.raises(ValueError, match=f"Batch 1 .*in epoch 2.*labels.*{label}"):
+            make(**SETTINGS).fit(Stream(new))
+
+
+def test_columns_that_change_are_an_error():
+    renamed = TABLE.rename_columns([*COLUMNS[:-1], "other", "y", "w"])
+    tables = [TABLE.slice(0, 500), renamed.slice(500)]
+    with pytest.raises(ValueError, match=r"(?s)Batch 1 .*feature names.*other"):
+        MLPRegressor(**SETTINGS).fit(Stream(tables, target="y", weight="w"))
+    with pytest.raises(ValueError, match=r"Batch 0 .*no column.*price"):
+        MLPRegressor(**SETTINGS).fit(Stream(tables, target="price"))
+
+
+def test_what_goes_with_arrays_alone_is_an_error():
+    stream = Stream(batches(X, SCORE))
+    for arguments in ((stream, SCORE), (stream, None, WEIGHT)):
+        with pytest.raises(ValueError, match="in its batches"):
+            MLPRegressor().fit(*arguments)
+    with pytest.raises(ValueError, match="lbfgs"):
+        MLPRegressor(solver="lbfgs").fit(stream)
+    with pytest.raises(ValueError, match="partial_fit"):
+        MLPRegressor().partial_fit(stream, None)
+    with pytest.raises(ValueError, match="does not fit into buffer_rows=100"):
+        MLPRegressor(batch_size="full").fit(Stream(batches(X, SCORE), buffer_rows=100))
+    with pytest.raises(ValueError, match="buffer_rows must be"):
+        Stream(batches(X, SCORE), buffer_rows=0)
+    with pytest.raises(ValueError, match="requires y"):
+        MLPRegressor().fit(X)
+
+
+def test_an_error_of_the_source_is_raised_as_it_is():
+    def give():
+        yield X, SCORE
+        raise OSError("disk is gone")
+
+    with pytest.raises(OSError, match="disk is gone"):
+        MLPRegressor(**SETTINGS).fit(Stream(give))
+
+
+def test_weights_that_add_up_to_zero_are_an_error():
+    with pytest.raises(ValueError, match="sample_weight must not add up to zero"):
+        MLPRegressor(**SETTINGS).fit(Stream(batches(X, SCORE, np.zeros(N))))
+
+
+def test_a_source_is_closed_also_if_training_stops_in_the_middle(after_epochs):
+    """By callbacks, time or an error; what it opened is closed in the thread that read it."""
+    opened, closed = [], []
+
+    def give():
+        opened.append(threading.get_ident())
+        try:
+            yield from batches(X, SCORE)()
+        finally:
+            closed.append(threading.get_ident())
+
+    MLPRegressor(**{**SETTINGS, "max_iter": 1000}, max_time=0.05).fit(Stream(give, buffer_rows=64))
+    assert len(opened) > 2
+    assert opened == closed
+    model = MLPRegressor(**SETTINGS)
+    if hasattr(model, "set_callbacks"):  # scikit-learn 1.9
+
+        def stop(estimator, fitted):
+            raise RuntimeError("enough")
+
+        model.set_callbacks(after_epochs(stop))
+        with pytest.raises(RuntimeError, match="enough"):
+            model.fit(Stream(give, buffer_rows=64))
+        assert opened == closed
+
+
+def test_a_source_may_fill_the_same_arrays_again():
+    def give():
+        x, y = np.empty((100, D)), np.empty(100)
+        for some in batches(X[:1200], SCORE[:1200])():
+            x[...], y[...] = some
+            yield x, y
+
+    for more in ({}, {"standardize": True, "standardize_target": True, "early_stopping": True}):
+        for buffer_rows in (130, 10_000):
+            found, expected = (
+                MLPRegressor(**SETTINGS, **more).fit(Stream(source, buffer_rows=buffer_rows))
+                for source in (give, batches(X[:1200], SCORE[:1200]))
+            )
+            assert_same(found, expected)
+
+
+def test_ctrl_c_does_not_wait_for_a_buffer():
+    read = itertools.count()
+    passes = itertools.count()
+    n_read = []
+
+    def give():
+        slow = next(passes) > 0
+        for number, batch in enumerate(batches(X, SCORE, size=4)()):
+            n_read.append(next(read))
+            if slow:
+                time.sleep(0.01)
+                if number == 3:
+                    n_read.clear()
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            yield batch
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = MLPRegressor(**SETTINGS).fit(Stream(give))
+    assert model.stop_reason_ == "interrupted"
+    assert len(n_read) < 200  # of the 305 that are left of the pass
+
+
+def test_the_last_epoch_reads_nothing_ahead():
+    calls = []
+
+    def give():
+        calls.append(1)
+        return batches(X, SCORE)()
+
+    MLPRegressor(**SETTINGS).fit(Stream(give, buffer_rows=64))
+    assert len(calls) == 1 + SETTINGS["max_iter"]
+
+
+def test_a_checkpoint_goes_on_with_its_stream(after_epochs):
+    make, y = TARGETS["two classes"]
+    settings = dict(SETTINGS, early_stopping=True, max_iter=6, dropout=0.1)
+    model, kept = make(**settings), []
+    if not hasattr(model, "set_callbacks"):
+        pytest.skip("needs the callbacks of scikit-learn 1.9")
+    stream = Stream(batches(X, y), buffer_rows=200)
+    model.set_callbacks(after_epochs(lambda _, fitted: kept.append(fitted))).fit(stream)
+    resumed = kept[2].set_callbacks().set_params(warm_start=True)
+    assert_same(resumed.fit(stream), model)
+
+
+def test_the_source_is_read_while_kernels_train():
+    """Each batch and each buffer sleep: one after the other would take the sum of both."""
+    n, pause = 8, 0.05
+    x, y = np.zeros((n * 200, 3)), np.arange(n * 200.0)
+
+    def give():
+        for batch in batches(x, y, size=200)():
+            time.sleep(pause)
+            yield batch
+
+    from fastnn._trainer import Trainer
+
+    run = Trainer._run
+
+    def slow(self, rows):
+        time.sleep(pause)
+        run(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_run", slow)
+        started = time.perf_counter()
+        MLPRegressor(hidden_layer_sizes=2, max_iter=5).fit(Stream(give, buffer_rows=200))
+        seconds = time.perf_counter() - started
+    assert seconds < (1 + 5 + 0.7 * 5) * n * pause  # the sum: 1 + 5 + 5
+
+
+def test_memory_is_two_buffers_whatever_the_stream_has():
+    d, peaks = 50, []
+
+    def give(n):
+        def batches():
+            rng = np.random.default_rng(0)
+            for _ in range(n):
+                x = rng.standard_normal((1000, d), np.float32)
+                yield x, x[:, 0]
+
+        return batches
+
+    settings = dict(hidden_layer_sizes=3, max_iter=2, standardize=True)
+    MLPRegressor(**settings).fit(Stream(give(2)))  # compiles
+    for n in (100, 300):
+        tracemalloc.start()
+        model = MLPRegressor(**settings).fit(Stream(give(n), buffer_rows=40_000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert model.t_ == 2 * n * 1000
+    two_buffers = 2 * 40_000 * (d + 1) * 4
+    assert peaks[1] < 1.02 * peaks[0]
+    assert peaks[1] < 1.5 * two_buffers

@@ -1,0 +1,592 @@
+"""Tables as they come: any container and any column, what members are, and what they predict."""
+
+import datetime
+import os
+import pickle
+import threading
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+import skops.io
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris, make_classification
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastnn import MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor
+from fastnn._frames import FrameEncoder, checked_columns
+
+SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
+ESTIMATORS = [TabularClassifier, TabularRegressor]
+X_IRIS, Y_IRIS = load_iris(return_X_y=True)
+
+
+@parametrize_with_checks([TabularClassifier(), TabularRegressor()])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+# --- one frame with everything wrong in it -------------------------------------------------------
+
+N = 240
+rng = np.random.default_rng(0)
+NUMBER = rng.standard_normal(N)
+LETTER = rng.choice(list("abc"), N)
+MISSING = np.arange(N) % 7 == 0
+Y = (NUMBER + 2 * (LETTER == "a") > 0.7).astype(int)
+
+
+def some(values, where=MISSING):
+    return [None if missing else value for value, missing in zip(values, where, strict=True)]
+
+
+COLUMNS = {
+    "number": NUMBER.tolist(),
+    "gaps": some(NUMBER.tolist()),
+    "whole": some((NUMBER * 10).astype(int).tolist()),
+    "flag": (NUMBER > 0).tolist(),
+    "flag with gaps": some((NUMBER > 0).tolist()),
+    "text": LETTER.tolist(),
+    "text with gaps": some(LETTER.tolist()),
+    "category": some(LETTER.tolist()),
+    "one value": [3.5] * N,
+    "one word": ["x"] * N,
+    "nothing": [None] * N,
+    "huge": (np.sign(NUMBER) * 10.0 ** (300 * np.abs(NUMBER) / 4)).tolist(),
+    "skewed": np.exp(5 * NUMBER).tolist(),
+    "mostly zero": np.where(NUMBER > 1, NUMBER, 0.0).tolist(),
+    "identity": [f"customer {i}" for i in range(N)],
+}
+
+
+def in_pandas(columns):
+    frame = pd.DataFrame(columns)
+    frame["category"] = frame["category"].astype("category")
+    frame["whole"] = frame["whole"].astype("Int64")
+    frame["flag with gaps"] = frame["flag with gaps"].astype("boolean")
+    return frame
+
+
+def in_objects(columns):
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def in_pandas_on_arrow(columns):
+    return pd.DataFrame(
+        {
+            name: pd.Series(pd.arrays.ArrowExtensionArray(pa.array(values)))
+            for name, values in columns.items()
+        }
+    )
+
+
+def in_polars(columns):
+    return pl.DataFrame(columns, strict=False).with_columns(pl.col("category").cast(pl.Categorical))
+
+
+def in_arrow(columns):
+    table = pa.table(columns)
+    i = table.schema.get_field_index("category")
+    return table.set_column(i, "category", table.column(i).dictionary_encode())
+
+
+def in_record_batch(columns):
+    return in_arrow(columns).combine_chunks().to_batches()[0]
+
+
+MAKERS = [in_pandas, in_objects, in_pandas_on_arrow, in_polars, in_arrow, in_record_batch]
+UNSEEN = {
+    **COLUMNS,
+    "number": some(COLUMNS["number"]),  # of which none was missing
+    "text": ["unheard of"] * N,
+    "category": ["new", None] * (N // 2),
+    "nothing": [1.0] * N,
+    "one value": [-1e300] * N,
+    "identity": [f"client {i}" for i in range(N)],
+}
+
+
+WRONG = SMALL | dict(hidden_layer_sizes=(32,), max_iter=30)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    frame, unseen = in_pandas(COLUMNS), in_pandas(UNSEEN)
+    model = TabularClassifier(**WRONG).fit(frame, Y)
+    assert model.score(frame, Y) > 0.9
+    assert np.isfinite(model.predict_proba(unseen)).all()
+    return model.predict_proba(frame), model.predict_proba(unseen)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_frame_with_everything_wrong_predicts_the_same_in_any_container(make, expected):
+    model = TabularClassifier(**WRONG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(make(COLUMNS), Y)
+        probabilities = model.predict_proba(make(COLUMNS)), model.predict_proba(make(UNSEEN))
+    assert list(model.feature_names_in_) == list(COLUMNS)
+    assert model.n_features_in_ == len(COLUMNS)
+    np.testing.assert_array_equal(probabilities, expected)
+
+
+DAY = datetime.date(2020, 1, 2)
+TIMES = [DAY, datetime.datetime(2020, 1, 2), datetime.timedelta(1), datetime.time(1)]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("value", TIMES, ids=lambda value: type(value).__name__)
+def test_a_column_of_dates_is_refused_by_its_name(make, value):
+    model = TabularRegressor(**SMALL).fit(in_pandas(COLUMNS), NUMBER)
+    before = model.predict(in_pandas(COLUMNS))
+    with pytest.raises(ValueError, match="numbers or categories, but column 'text' "):
+        model.predict(make(COLUMNS | {"text": [value] * N}))
+    with pytest.raises(ValueError, match="numbers or categories, but column 'when' "):
+        model.fit(make(COLUMNS | {"when": some([value] * N)}), NUMBER)
+    np.testing.assert_array_equal(model.predict(in_pandas(COLUMNS)), before)
+
+
+def test_errors_name_the_column():
+    model = TabularClassifier(**SMALL).fit(in_pandas(COLUMNS), Y)
+    for name, values, error, message in [
+        ("skewed", [np.inf] * N, ValueError, "column 'skewed' holds inf"),
+        ("number", ["high"] * N, ValueError, "Column 'number' of X was one of numbers in fit"),
+        ("text", [[1]] * N, TypeError, r"column 'text' holds \[1\]"),
+    ]:
+        with pytest.raises(error, match=message):
+            model.predict(in_objects(COLUMNS | {name: values}))
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(in_pandas(COLUMNS)[list(COLUMNS)[::-1]])
+
+
+def test_whole_numbers_of_a_type_of_categories_are_categories():
+    kinds = {
+        "category": pd.Categorical([1, 2, 3, 1] * 30),
+        "with gaps": pd.Categorical([1, 2, None, 1] * 30),
+        "number": [1, 2, 3, 1] * 30,
+    }
+    columns, names = checked_columns(TabularClassifier(), pd.DataFrame(kinds), reset=True)
+    assert [column.dtype == object for column in columns] == [True, True, False]
+    assert columns[0][:3].tolist() == ["1", "2", "3"]
+    assert columns[1][:3].tolist() == ["1", "2", None]
+    encoder = FrameEncoder("piecewise_linear", 16, 1, np.float32).fit(columns, None, None)
+    later = [np.array([1.0, 9.0]), np.array([np.nan, 2.0]), np.array([1.0, 2.0])]
+    encoded = encoder.transform(later, names)[:, -6:]
+    np.testing.assert_array_equal(np.asarray(encoded), [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]])
+
+
+def test_lists_of_numbers_and_text_are_numbers_and_categories():
+    rows = [[1.0, "a"], [2.0, "b"], [None, "a"], [4.0, None]] * 10
+    table = pd.DataFrame(rows, columns=["p", "q"])
+    y = [0, 1, 0, 1] * 10
+    model = TabularClassifier(**SMALL).fit(rows, y)
+    expected = TabularClassifier(**SMALL).fit(table, y).predict_proba(table)
+    np.testing.assert_array_equal(model.predict_proba(rows), expected)
+    np.testing.assert_array_equal(model.predict_proba(np.array(rows, object)), expected)
+
+
+def test_sparse_tables_are_refused():
+    with pytest.raises(TypeError, match="sparse matrix"):
+        TabularClassifier(**SMALL).fit(sp.csr_array(X_IRIS), Y_IRIS)
+
+
+# --- encoding ------------------------------------------------------------------------------------
+
+
+def encoded(embedding, x, weight=None, later=None):
+    encoder = FrameEncoder(embedding, 32, 1.0, np.float64).fit(
+        [x], weight, np.random.RandomState(0)
+    )
+    matrix = encoder.transform([x if later is None else later], ["x"])
+    return matrix.toarray() if sp.issparse(matrix) else matrix
+
+
+def test_bins_between_quantiles_form_any_function_linear_in_each():
+    x = np.exp(rng.standard_normal(1000))
+    later = np.linspace(-1, 30, 500)
+    bins = encoded("piecewise_linear", x, later=later)[:, 1:]
+    assert bins.shape[1] == 32
+    knots = np.unique(np.quantile(x, np.linspace(0, 1, 33), method="inverted_cdf"))
+    expected = np.interp(later, knots, knots**2)
+    middle = (knots[0] ** 2 + knots[-1] ** 2) / 2
+    np.testing.assert_allclose(bins @ np.diff(knots**2) + middle, expected, rtol=1e-9)
+
+
+def test_encoding_counts_a_weight_as_repetition():
+    x, weight = rng.standard_normal(100), rng.integers(0, 4, 100).astype(float)
+    x[::9] = np.nan
+    for embedding in ("piecewise_linear", "periodic", None):
+        there = weight > 0
+        weighted = encoded(embedding, x[there], weight[there], later=x)
+        repeated = encoded(embedding, np.repeat(x, weight.astype(int)), later=x)
+        np.testing.assert_array_equal(weighted, repeated)
+
+
+def test_numbers_of_any_size_are_encoded_in_bounds():
+    for x in [
+        np.array([-1.7e308, 0.0, 1.7e308, 1e-320]),
+        np.array([5e-324, 0.0, 1.0, 1e308]),
+        np.array([1e-300, 2e-300, 3e-300, 1e300]),
+        np.array([7.0, 7.0, 7.0, np.nan]),
+    ]:
+        for embedding in ("piecewise_linear", "periodic", None):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                matrix = encoded(embedding, x, later=np.array([*x, -1.7e308, 1.7e308]))
+            assert np.isfinite(matrix).all() and np.abs(matrix).max() <= 3
+
+
+# --- members -------------------------------------------------------------------------------------
+
+X_TABLE, Y_TABLE = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
+CASES = {"classes": (TabularClassifier, Y_TABLE), "numbers": (TabularRegressor, X_TABLE[:, 0])}
+each_case = pytest.mark.parametrize("make, y", CASES.values(), ids=CASES)
+
+
+def arrays(model):
+    return [array for m in model.members_ for array in (*m.coefs_, *m.intercepts_)]
+
+
+def assert_same(first, second):
+    for a, b in zip(arrays(first), arrays(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@each_case
+def test_a_member_is_the_network_fitted_alone(make, y, monkeypatch):
+    """With its seed, to the rows that it does not hold out, validated on those."""
+    parts = []
+    learn = make._parts
+    monkeypatch.setattr(
+        make, "_parts", lambda *arguments: parts.append(learn(*arguments)) or parts[0]
+    )
+    settings = SMALL | dict(n_members=5, validation_fraction=0.2)
+    model = make(**settings, n_threads=2).fit(X_TABLE, y)
+    columns, names = checked_columns(make(), X_TABLE, reset=True)
+    table = model._encoder.transform(columns, names)
+    target = np.searchsorted([0, 1, 2], y) if make is TabularClassifier else model._encode(y)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts[0])), np.arange(300))
+    for member, held in zip(model.members_, parts[0], strict=True):
+        assert type(member) in (MLPClassifier, MLPRegressor)
+        rest = np.setdiff1d(np.arange(300), held)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = clone(member).fit(
+                table[rest], target[rest], X_val=table[held], y_val=target[held]
+            )
+        assert alone.validation_loss_curve_ == member.validation_loss_curve_
+        for name in ("coefs_", "intercepts_"):
+            for a, b in zip(getattr(alone, name), getattr(member, name), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@each_case
+def test_bits_do_not_depend_on_threads(make, y):
+    models = [
+        make(**SMALL | dict(n_members=3), n_threads=n_threads).fit(X_TABLE, y)
+        for n_threads in (1, 2, 3, 4, None)
+    ]
+    predictions = [
+        model.predict_proba(X_TABLE) if make is TabularClassifier else model.predict(X_TABLE)
+        for model in models
+    ]
+    for model, prediction in zip(models[1:], predictions[1:], strict=True):
+        assert_same(model, models[0])
+        np.testing.assert_array_equal(prediction, predictions[0])
+
+
+@each_case
+@pytest.mark.parametrize("embedding", ["piecewise_linear", "periodic", None])
+def test_a_row_is_predicted_the_same_alone(make, y, embedding):
+    model = make(**SMALL, numerical_embedding=embedding).fit(X_TABLE, y)
+    alone = np.concatenate([model.predict(X_TABLE[i : i + 1]) for i in range(20)])
+    np.testing.assert_array_equal(alone, model.predict(X_TABLE)[:20])
+
+
+def test_several_members_are_better_than_one_and_disagree_where_there_was_nothing():
+    X, y = load_diabetes(return_X_y=True)
+    model = TabularRegressor(hidden_layer_sizes=(32,), max_iter=20, random_state=0)
+    model.fit(X[:300], y[:300])
+    mean, std = model.predict(X[300:], return_std=True)
+    np.testing.assert_array_equal(mean, model.predict(X[300:]))
+    alone = [
+        (m.predict(model._encoder.transform(list(X[300:].T), range(10))), m) for m in model.members_
+    ]
+    scale, centre = model._scaler.scale_[0], model._scaler.mean_[0]
+    alone = np.clip([a[0] * scale + centre for a in alone], *model._range)
+    np.testing.assert_allclose(mean, alone.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std, alone.std(axis=0), rtol=1e-3)
+    errors = ((alone - y[300:]) ** 2).mean(axis=1)
+    assert ((mean - y[300:]) ** 2).mean() < errors.mean()
+    one = TabularRegressor(**SMALL | dict(n_members=1)).fit(X, y)
+    assert (one.predict(X, return_std=True)[1] == 0).all()
+
+
+def test_several_targets_are_kept_within_their_ranges():
+    X, y = load_diabetes(return_X_y=True)
+    two = np.column_stack([y, 1e6 + 1e3 * X[:, 2]])
+    model = TabularRegressor(**SMALL | dict(max_iter=20)).fit(X, two)
+    mean, std = model.predict(X * 1e6, return_std=True)
+    assert mean.shape == std.shape == two.shape
+    assert (mean >= two.min(axis=0)).all() and (mean <= two.max(axis=0)).all()
+    assert (model.predict(X).std(axis=0) > 0).all()
+    assert model.score(X, two) > 0.3
+
+
+# --- probabilities -------------------------------------------------------------------------------
+
+
+X_NOISY = rng.standard_normal((600, 3))
+Y_NOISY = (X_NOISY[:, 0] > 0) ^ (rng.random(600) < 0.25)
+
+
+def test_networks_that_are_too_sure_of_themselves_are_calibrated(monkeypatch):
+    """Logits times 4 get a higher temperature, and much the same probabilities."""
+    settings = SMALL | dict(max_iter=20)
+    expected = TabularClassifier(**settings).fit(X_NOISY, Y_NOISY)
+    calibrate = TabularClassifier._calibrate
+
+    def of_surer_members(self, held):
+        for member in self.members_:
+            member.coefs_[-1][...] *= 4
+            member.intercepts_[-1][...] *= 4
+        calibrate(self, held)
+
+    monkeypatch.setattr(TabularClassifier, "_calibrate", of_surer_members)
+    model = TabularClassifier(**settings).fit(X_NOISY, Y_NOISY)
+    assert model.temperature_ > 2 * expected.temperature_
+    probability = model.predict_proba(X_NOISY)
+    np.testing.assert_allclose(probability, expected.predict_proba(X_NOISY), atol=0.1)
+    model.temperature_ = 1.0
+    uncalibrated = log_loss(Y_NOISY, model.predict_proba(X_NOISY))
+    assert log_loss(Y_NOISY, probability) < uncalibrated - 0.1
+
+
+def test_class_weights_are_repetitions_of_the_class():
+    X, y = X_IRIS[::2], Y_IRIS[::2]
+    weighted = TabularClassifier(**SMALL, class_weight={0: 1, 1: 2, 2: 3}).fit(X, y)
+    repeated = TabularClassifier(**SMALL).fit(X, y, sample_weight=y + 1)
+    assert_same(weighted, repeated)
+
+
+def test_labels_of_any_kind():
+    for labels in (np.array(list("cab")), np.array([3, 1, 2]), np.array([True, False, True])):
+        y = labels[Y_IRIS]
+        model = TabularClassifier(**SMALL | dict(max_iter=20)).fit(X_IRIS, y)
+        np.testing.assert_array_equal(model.classes_, np.unique(labels))
+        assert model.predict(X_IRIS).dtype == labels.dtype
+        assert model.score(X_IRIS, y) > 0.8
+        probability = model.predict_proba(X_IRIS)
+        np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    one = TabularClassifier(**SMALL).fit(X_IRIS, ["only"] * 150)
+    assert (one.predict(X_IRIS) == "only").all()
+    np.testing.assert_array_equal(one.predict_proba(X_IRIS), np.ones((150, 1)))
+    with pytest.raises(ValueError, match="one class for each example"):
+        TabularClassifier(**SMALL).fit(X_IRIS, np.eye(3, dtype=int)[Y_IRIS])
+
+
+# --- weights, validation, time -------------------------------------------------------------------
+
+
+@each_case
+def test_examples_of_weight_zero_are_not_there(make, y):
+    weight = np.arange(300) % 3 * 1.0
+    model = make(**SMALL).fit(X_TABLE, y, weight)
+    expected = make(**SMALL).fit(X_TABLE[weight > 0], y[weight > 0], weight[weight > 0])
+    assert_same(model, expected)
+    with pytest.raises(ValueError, match="sample_weight must be >= 0"):
+        make(**SMALL).fit(X_TABLE, y, weight - 0.5)
+
+
+@each_case
+def test_given_validation_examples_are_those_of_all_members(make, y):
+    given = dict(X_val=X_TABLE[200:], y_val=y[200:], sample_weight_val=np.ones(100))
+    model = make(**SMALL).fit(X_TABLE[:200], y[:200], **given)
+    for member in model.members_:
+        assert member.t_ == 200 * member.n_iter_
+        assert len(member.validation_loss_curve_) == member.n_iter_
+        assert member.best_epoch_ == np.argmin(member.validation_loss_curve_) + 1
+    with pytest.raises(ValueError, match="X_val and y_val must be given together"):
+        make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE)
+    with pytest.raises(ValueError, match=r"X_val, y_val or sample_weight_val: X has 5 features"):
+        make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE[:, :5], y_val=y)
+    if make is TabularClassifier:
+        with pytest.raises(ValueError, match=r"labels that y has not: \[7\]"):
+            make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE, y_val=y + 7 * (y == 1) - (y == 1))
+
+
+def test_without_a_part_held_out_all_is_trained_on():
+    for X, settings in [(X_IRIS, dict(validation_fraction=0)), (X_IRIS[::2], {})]:
+        model = TabularClassifier(**SMALL, **settings).fit(X, X[:, 0] > 5.5)
+        for member in model.members_:
+            assert member.t_ == len(X) * member.n_iter_ and member.best_epoch_ is None
+        assert model.temperature_ == 1
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_training_ends_in_time(n_threads):
+    X = rng.standard_normal((3000, 5))
+    model = TabularRegressor(max_iter=10**6, max_time=1, n_members=3, n_threads=n_threads)
+    model.fit(X[:200], X[:200, 0])  # everything is compiled
+    started = time.perf_counter()
+    model.fit(X, X[:, 0])
+    assert time.perf_counter() - started < 6
+    assert len(model.members_) == 3
+    assert all(member.stop_reason_ == "max_time" for member in model.members_)
+
+
+# --- what scikit-learn and users do with an estimator --------------------------------------------
+
+
+@each_case
+def test_copies_predict_the_same(make, y):
+    frame = pd.DataFrame(X_TABLE, columns=list("abcdef")).assign(letter=LETTER[np.arange(300) % N])
+    model = make(**SMALL).fit(frame, y)
+    saved = skops.io.dumps(model)
+    types = skops.io.get_untrusted_types(data=saved)
+    assert types and all(name.startswith("fastnn.") for name in types), types
+    for copy in (pickle.loads(pickle.dumps(model)), skops.io.loads(saved, trusted=types)):
+        np.testing.assert_array_equal(copy.predict(frame), model.predict(frame))
+    fresh = clone(model)
+    with pytest.raises(NotFittedError):
+        fresh.predict(frame)
+    assert_same(fresh.fit(frame, y), model)
+
+
+def test_a_grid_search_finds_the_better_setting():
+    x = rng.uniform(-1, 1, (400, 1))
+    grid = {"numerical_embedding": [None, "periodic", "piecewise_linear"]}
+    search = GridSearchCV(TabularRegressor(**SMALL | dict(max_iter=40)), grid, cv=2)
+    search.fit(x, np.sign(np.sin(12 * x[:, 0])))
+    assert search.best_params_["numerical_embedding"] is not None
+    assert search.best_score_ > search.cv_results_["mean_test_score"][0] + 0.2
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("n_members", 0),
+        ("hidden_layer_sizes", (0,)),
+        ("max_iter", 0),
+        ("max_time", -1),
+        ("numerical_embedding", "quantile"),
+        ("validation_fraction", 1.0),
+        ("n_threads", 0),
+        ("verbose", "loud"),
+        ("class_weight", "equal"),
+    ],
+)
+def test_a_wrong_parameter_is_named_and_changes_nothing(name, value):
+    model = TabularClassifier(**SMALL).fit(X_IRIS, Y_IRIS)
+    before = model.predict_proba(X_IRIS)
+    with pytest.raises(ValueError, match=name):
+        model.set_params(**{name: value}).fit(X_IRIS, Y_IRIS)
+    np.testing.assert_array_equal(model.predict_proba(X_IRIS), before)
+
+
+def test_progress_is_told(capsys):
+    TabularClassifier(**SMALL, verbose=True).fit(X_IRIS, Y_IRIS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("Network 2 of 2, 4 epochs, loss ")
+    TabularRegressor(**SMALL, verbose="progress", n_threads=2).fit(X_IRIS, X_IRIS[:, 0])
+    assert "8/8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_callbacks_hear_of_each_member_and_may_stop(n_threads):
+    if not hasattr(TabularClassifier, "set_callbacks"):
+        pytest.skip("callbacks need scikit-learn 1.9")
+    heard = []
+
+    class Callback:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
+            heard.append((context.task_name, context.task_id, threading.current_thread()))
+            assert X is X_IRIS
+            assert len(fitted_estimator.members_) == min(len(heard), 2)
+            fitted_estimator.predict(X_IRIS)
+            return context.task_id == 1
+
+    model = TabularClassifier(**SMALL | dict(n_members=4), n_threads=n_threads)
+    model.set_callbacks(Callback()).fit(X_IRIS, Y_IRIS)
+    here = threading.main_thread()
+    assert heard == [("member", 0, here), ("member", 1, here), ("fit", 0, here)]
+    assert len(model.members_) == 2
+    assert len(pickle.loads(pickle.dumps(model.set_callbacks())).members_) == 2
+
+
+def test_an_error_in_training_changes_nothing(monkeypatch):
+    model = TabularClassifier(**SMALL, n_threads=2).fit(X_IRIS, Y_IRIS)
+    before = dict(vars(model))
+    monkeypatch.setattr("fastnn._monitor.Monitor.note", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X_IRIS, Y_IRIS)
+    assert vars(model) == before
+
+
+CTRL_C = """
+import os, signal, sys, threading, time, warnings
+import numpy as np
+import fastnn
+from fastnn import TabularRegressor, _monitor
+fastnn.warmup(["float32"])
+X = np.random.default_rng(0).standard_normal((100_000, 10))
+n_epochs, sent = int(sys.argv[2]), []
+note, lock = _monitor.Monitor.note, threading.Lock()
+
+def send():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+def noted(self, *arguments):
+    note(self, *arguments)
+    if self.history.n_iter == n_epochs and not sent:
+        sent.append(0)
+        threading.Timer(0.1, send).start()
+
+_monitor.Monitor.note = noted
+if n_epochs == 0:
+    threading.Timer(1.0, send).start()
+model = TabularRegressor(n_threads=int(sys.argv[1]), hidden_layer_sizes=(512, 512), max_iter=10**5)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    try:
+        model.fit(X, X[:, 0])
+    except KeyboardInterrupt:
+        print("as before", time.perf_counter() - sent[-1])
+        assert not hasattr(model, "members_")
+    else:
+        print("usable", time.perf_counter() - sent[-1])
+        assert [str(w.message) for w in caught] == ["Training interrupted by user."], caught
+        assert np.isfinite(model.predict(X[:10])).all() and len(model.members_) >= 1
+assert len(sys._current_frames()) == 1  # threads
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("n_threads", ["1", "2"])
+def test_ctrl_c_leaves_what_was_learned(n_threads, run_python):
+    found, seconds = run_python("-c", CTRL_C, n_threads, "1").stdout.split(maxsplit=1)
+    assert found == "usable" and float(seconds) < 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_before_the_first_epoch_leaves_the_estimator_as_it_was(run_python):
+    *found, seconds = run_python("-c", CTRL_C, "2", "0").stdout.split()
+    assert found == ["as", "before"] and float(seconds) < 4
