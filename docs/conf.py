@@ -28,8 +28,9 @@ autodoc_default_options = {
     "members": True,
     "inherited-members": "BaseEstimator, ClassifierMixin, RegressorMixin, tuple",
     "exclude-members": ", ".join(
-        ["get_metadata_routing", *(f"set_{of}_request" for of in ("fit", "partial_fit", "score"))]
-    ),
+        f"{name}_request" for name in ("set_fit", "set_partial_fit", "set_predict", "set_score")
+    )
+    + ", get_metadata_routing",
 }
 autodoc_typehints = "none"  # the docstrings tell
 numpydoc_show_class_members = False

@@ -573,7 +573,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         data = make_data(X, continued=self._continued)
         return predict(net, theta, data, np.arange(X.shape[0]), self.n_threads)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
         if hasattr(self, "coefs_"):
@@ -592,7 +592,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             )
         return True
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

@@ -144,7 +144,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ) -> None:
         set_parameters(self, locals())
 
-    _labels_are_sparse = False  # unless learnt from y
+    _labels_are_sparse: bool = False  # unless learnt from y
 
     @classmethod
     def from_weights(
@@ -382,7 +382,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         probability = self.predict_proba(X)
         return np.log(probability, out=probability)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
