@@ -21,8 +21,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastnn import MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor
-from fastnn import _tabular as tabular
+from fastnn import MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor, _members
 from fastnn._frames import FrameEncoder, checked_columns
 
 SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
@@ -235,8 +234,8 @@ def test_entries_of_bins_are_the_product_with_their_code(make, monkeypatch, tmp_
     X[::9, 1] = np.nan
     X[:, 2] = X[:, 2].round()  # a few bins
     y = (np.sin(3 * X[:, 0]) + X[:, 3] > 0).astype(int)
-    monkeypatch.setattr(tabular, "FEW", 1000)
-    monkeypatch.setattr(tabular, "OF_FEW", {})
+    monkeypatch.setattr(_members, "FEW", 1000)
+    monkeypatch.setattr(_members, "OF_FEW", {})
     monkeypatch.setattr(make, "_bins", dict(n_bins=32, height=0.3))
     models = []
     for worth in (1.5, np.inf):
