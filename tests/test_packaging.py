@@ -126,12 +126,16 @@ def imported(source):
 
 
 def test_what_is_imported_is_required_and_nothing_else(wheel):
-    sources = [data for name, data in contents(wheel).items() if name.endswith(".py")]
-    needed = {module for source in sources for module in imported(source)}
+    sources = {name: data for name, data in contents(wheel).items() if name.endswith(".py")}
+    of_extra = imported(sources.pop("fastnn/dask.py"))
+    needed = {module for source in sources.values() for module in imported(source)}
     needed = needed - sys.stdlib_module_names - {"fastnn"}
-    lines = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
-    required = {line.split(">=")[0] for line in lines}
-    assert {name.replace("scikit-learn", "sklearn") for name in required} == needed
+    lines = metadata(wheel).get_all("Requires-Dist")
+    required = {line.split(">=")[0] for line in lines if "extra ==" not in line}
+    required = {name.replace("scikit-learn", "sklearn") for name in required}
+    assert required == needed
+    assert set(of_extra) - needed - sys.stdlib_module_names - {"fastnn"} == {"dask"}
+    assert any(line.startswith("dask[") and "extra ==" in line for line in lines)
 
 
 def test_links_of_the_long_description_are_absolute_and_lead_into_this_repository(wheel):

@@ -66,4 +66,3 @@ assert_type(LossCurveDisplay.from_estimators({"a": classifier}), LossCurveDispla
 
 MLPClassifier(alpha="much")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 MLPClassifier(layers=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-regressor.fit(X)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
