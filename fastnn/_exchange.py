@@ -15,11 +15,13 @@ from ._activations import check_activations
 from ._averaging import WeightAverage
 from ._base import BaseMLP
 from ._classifier import MLPClassifier
+from ._frames import FrameEncoder
 from ._loops import Progress
 from ._monitor import History
 from ._optimizer import Optimizer
 from ._regressor import MLPRegressor
 from ._standardize import Standardization
+from ._tabular import TabularClassifier, TabularRegressor
 from .kernels.layout import flatten, views
 from .kernels.rules import ADAM, NESTEROV, SGD
 
@@ -322,5 +324,6 @@ def skops_types():
     >>> skops.io.loads(saved, trusted=fastnn.skops_types()).predict([[3.0]])
     array([7.])
     """
-    types = MLPClassifier, MLPRegressor, Optimizer, Standardization, Progress, WeightAverage
+    estimators = MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor
+    types = *estimators, FrameEncoder, Optimizer, Standardization, Progress, WeightAverage
     return [f"{each.__module__}.{each.__qualname__}" for each in types]

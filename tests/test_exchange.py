@@ -233,6 +233,8 @@ def test_skops_loads_all_that_fastnn_saves_by_the_types_that_are_named(after_epo
     models = [fitted(fastnn, case)[0] for case in SHARED]
     models += [make(**SETTINGS, **params).fit(X, y) for make, params, y in REFUSED.values()]
     models += [MLPRegressor(**SETTINGS, standardize=True, standardize_target=True).fit(X, Y)]
+    models += [fastnn.TabularClassifier(2, 9, max_iter=2).fit(X, Y)]
+    models += [fastnn.TabularRegressor(2, 9, max_iter=2).fit(X, Y)]
     models += checkpoints(after_epochs)
     found = set()
     for model in models:

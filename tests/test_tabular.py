@@ -21,7 +21,14 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastnn import MLPClassifier, MLPRegressor, TabularClassifier, TabularRegressor, _members
+from fastnn import (
+    MLPClassifier,
+    MLPRegressor,
+    TabularClassifier,
+    TabularRegressor,
+    _members,
+    skops_types,
+)
 from fastnn._frames import FrameEncoder, checked_columns
 
 SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
@@ -492,8 +499,7 @@ def test_copies_predict_the_same(make, y):
     frame = pd.DataFrame(X_TABLE, columns=list("abcdef")).assign(letter=LETTER[np.arange(300) % N])
     model = make(**SMALL).fit(frame, y)
     saved = skops.io.dumps(model)
-    types = skops.io.get_untrusted_types(data=saved)
-    assert types and all(name.startswith("fastnn.") for name in types), types
+    types = skops_types()
     for copy in (pickle.loads(pickle.dumps(model)), skops.io.loads(saved, trusted=types)):
         np.testing.assert_array_equal(copy.predict(frame), model.predict(frame))
     fresh = clone(model)
