@@ -76,7 +76,8 @@ def test_threads_that_take_chunks_of_others_give_the_same_bits(container, settin
 )
 def test_lazy_updates_give_the_same_bits_on_any_number_of_threads(settings):
     settings = {"batch_size": 10, "max_iter": 3, "random_state": 0, **settings}
-    words = sp.random_array((len(X), 500), density=0.01, rng=0, format="csr")
+    rng = np.random.default_rng(0)
+    words = sp.random_array((len(X), 500), density=0.01, random_state=rng, format="csr")
     expected, other = (
         bits(MLPClassifier(lazy_update=True, n_threads=n, **settings).fit(words, Y)) for n in (1, 3)
     )

@@ -308,7 +308,7 @@ LAZY = {
 def words(n=64, d=300, per_row=4, seed=0):
     """A network on sparse rows, and its weights: ``(net, theta, data, units)``."""
     rng = np.random.default_rng(seed)
-    X = sp.random_array((n, d), density=per_row / d, rng=rng, format="csr")
+    X = sp.random_array((n, d), density=per_row / d, random_state=rng, format="csr")
     units = [d, 20, 3]
     net = make_net(units, "tanh", "softmax", "cross_entropy")
     theta = rng.standard_normal(starts_of(units)[-1])
