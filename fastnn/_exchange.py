@@ -4,9 +4,7 @@ import copy
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn import neural_network
 from sklearn.base import is_classifier
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
@@ -82,6 +80,8 @@ def to_sklearn(model, **params):
     >>> to_sklearn(line).predict([[3.0]])
     array([7.])
     """
+    from sklearn import neural_network  # by those alone who need it: it takes 10 ms
+
     if not isinstance(model, BaseMLP):
         raise TypeError(f"model must be an estimator of fastnn, got {type(model).__name__}.")
     check_is_fitted(model)
@@ -181,6 +181,7 @@ def _is_standardized(model):
 
 def _sklearns_optimizer(optimizer, settings, units, theta):
     """scikit-learn's optimizer with the state of ours."""
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
     def as_params(vector):
         coefs, intercepts = views(vector, units)
@@ -242,6 +243,9 @@ def from_sklearn(model):
     >>> bool((from_sklearn(slow).predict(X) == slow.predict(X)).all())
     True
     """
+    from sklearn import neural_network  # by those alone who need it: it takes 10 ms
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+
     if isinstance(model, neural_network.MLPClassifier):
         make, estimator = neural_network.MLPClassifier, MLPClassifier()
     elif isinstance(model, neural_network.MLPRegressor):
@@ -292,6 +296,8 @@ def _history(model):
 
 def _own_optimizer(other, settings, theta):
     """Our optimizer with the state of scikit-learn's."""
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
+
     optimizer = Optimizer(settings, theta.size, theta.dtype)
     schedule = settings.learning_rate
     if isinstance(other, AdamOptimizer):

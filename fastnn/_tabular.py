@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from ._classifier import MLPClassifier
 from ._inputs import checked_labels
 from ._members import BaseTabular
+from ._parameters import set_parameters
 from ._regressor import MLPRegressor
 from ._targets import Classes
 
@@ -112,16 +113,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         n_threads=None,
         verbose=False,
     ):
-        self.n_members = n_members
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.max_iter = max_iter
-        self.max_time = max_time
-        self.numerical_embedding = numerical_embedding
-        self.validation_fraction = validation_fraction
-        self.class_weight = class_weight
-        self.random_state = random_state
-        self.n_threads = n_threads
-        self.verbose = verbose
+        set_parameters(self, locals())
 
     def _learn_target(self, y, weight):
         target_type = checked_labels(y)
@@ -272,15 +264,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         n_threads=None,
         verbose=False,
     ):
-        self.n_members = n_members
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.max_iter = max_iter
-        self.max_time = max_time
-        self.numerical_embedding = numerical_embedding
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.n_threads = n_threads
-        self.verbose = verbose
+        set_parameters(self, locals())
 
     def _learn_target(self, y, weight):
         y = y.astype(np.float64)
