@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
@@ -162,7 +162,7 @@ def checked_labels(y, name="y"):
         raise TypeError(
             f"{name} has bytes as labels. Make them text, for example by y.astype(str)."
         )
-    target_type = type_of_target(y, input_name=name)
+    target_type = _type_of_target(y, name)
     if target_type.startswith("continuous"):
         values = y.data if sp.issparse(y) else y.ravel()
         part = values[values != np.floor(values)][0]
@@ -182,6 +182,20 @@ def checked_labels(y, name="y"):
             "text or bool."
         )
     return target_type
+
+
+def _type_of_target(y, name):
+    """``type_of_target``, whose checks of what is checked here take longer than all else of y."""
+    if y.ndim == 1 and y.dtype.kind in "bi" and len(y) > 0:
+        n_classes = len(np.unique(y))
+        if n_classes <= len(y) // 2:  # otherwise they may be no classes, of which it warns
+            return "binary" if n_classes <= 2 else "multiclass"
+    return type_of_target(y, input_name=name)
+
+
+def classes_of(y):
+    """``unique_labels(y)`` of labels that are checked."""
+    return np.unique(y) if y.ndim == 1 and y.dtype.kind in "bi" else unique_labels(y)
 
 
 def checked_weight(sample_weight, X):

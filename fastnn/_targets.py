@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.multiclass import unique_labels
 
+from ._inputs import classes_of
 from ._scores import score
 from .kernels.losses import LOSSES
 
@@ -54,7 +54,7 @@ class _Classified:
 
     def unknown(self, y):
         """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
-        return sorted(set(unique_labels(y).tolist()) - set(self.classes.tolist()))
+        return sorted(set(classes_of(y).tolist()) - set(self.classes.tolist()))
 
     def network(self):
         settings = self.settings

@@ -1,5 +1,6 @@
 """The driver of the training kernel: whole epochs, or a loss and its gradient."""
 
+import functools
 import time
 
 import numpy as np
@@ -27,6 +28,12 @@ def _most_entries(data, batch_size):
     if size < lengths.size:
         lengths = np.partition(lengths, -size)[-size:]
     return int(lengths.sum())
+
+
+@functools.lru_cache(maxsize=8)
+def _plan_for(units, batch_size, n_threads, continued, given):
+    """``plan_for``, once for all fits of a search; ``continued`` as bytes. Kernels only read it."""
+    return plan_for(units, batch_size, n_threads, np.frombuffer(continued, np.bool_), given)
 
 
 class Trainer:
@@ -69,7 +76,9 @@ class Trainer:
             Params(theta, theta_t, self.gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads, data.continued, given),
+            _plan_for(
+                tuple(net.units), int(batch_size), most_threads, data.continued.tobytes(), given
+            ),
             work_for(
                 net.units,
                 theta.dtype,
