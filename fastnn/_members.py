@@ -39,7 +39,7 @@ PRESET = dict(
 FEW = 100
 OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
 # By how much the loss of a network must be lower without bins for all to do without. The part held
-# out tells small differences badly, and to miss bins that are needed costs more than to have others.
+# out tells small differences badly, and bins that are missed cost more than needless ones.
 IN_DOUBT = 0.02
 # Examples that are encoded for prediction at a time.
 BLOCK = 2**14
@@ -137,9 +137,10 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         self.members_, self.n_iter_ = [], 0
         held, interrupted = [], False
         with report, self._tasks(X, y, sample_weight) as tasks:
-            for i, (member, table, interrupted) in enumerate(
+            for i, (member, table, stopped) in enumerate(
                 _fitted(fit_member, tables, self.n_members, n_workers, report)
             ):
+                interrupted = stopped
                 if member.n_iter_ > 0:
                     self._encoder = table.encoder
                     self.numerical_embedding_ = table.encoder.embedding
