@@ -4,9 +4,11 @@ Each member is an ``MLPClassifier`` or ``MLPRegressor`` of the encoded table. It
 of the rows out of its training, by which its best epoch is found.
 """
 
+import itertools
 import time
 from abc import ABC
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -36,8 +38,19 @@ PRESET = dict(
 # the same as an example given twice.
 FEW = 100
 OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
+# By how much the loss of a network must be lower without bins for all to do without. The part held
+# out tells small differences badly, and bins that are missed cost more than needless ones.
+IN_DOUBT = 0.02
 # Examples that are encoded for prediction at a time.
 BLOCK = 2**14
+
+
+class Encoded(NamedTuple):
+    """A table as the inputs of networks."""
+
+    encoder: FrameEncoder
+    data: tuple  # X, y and weights
+    examples: tuple | None  # those to validate on, where they were given
 
 
 class BaseTabular(Followed, BaseEstimator, ABC):
@@ -48,7 +61,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         "hidden_layer_sizes": CONSTRAINTS["hidden_layer_sizes"],
         "max_iter": CONSTRAINTS["max_iter"],
         "max_time": CONSTRAINTS["max_time"],
-        "numerical_embedding": [None, StrOptions({"piecewise_linear", "periodic"})],
+        "numerical_embedding": [None, StrOptions({"auto", "piecewise_linear", "periodic"})],
         "validation_fraction": CONSTRAINTS["validation_fraction"],
         "random_state": CONSTRAINTS["random_state"],
         "n_threads": CONSTRAINTS["n_threads"],
@@ -109,39 +122,55 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         weight = self._total_weight(target, weight)
         few = len(target) < FEW
         rng = check_random_state(self.random_state)
-        dtype = np.float64 if few else np.float32
-        self._encoder = FrameEncoder(self.numerical_embedding, **self._bins, dtype=dtype)
-        encoded = self._encoder.fit(columns, weight, rng).transform(columns, names)
-        examples = self._checked_validation(*validation)
-        parts = [None] * self.n_members
-        if examples is None and self.validation_fraction > 0 and not few:
-            parts = self._parts(target, rng)
+        holds_out = validation[0] is None and self.validation_fraction > 0 and not few
+        judged = holds_out or validation[0] is not None
+        tables = []
+        for encoder in self._encoders(columns, weight, few, judged, rng):
+            encoded = encoder.transform(columns, names)
+            examples = self._checked_validation(encoder, *validation)
+            tables.append(Encoded(encoder, (encoded, target, weight), examples))
+        parts = self._parts(target, rng) if holds_out else [None] * self.n_members
 
-        data = encoded, target, weight
-        report = MembersReport(self)
-        fit_member, n_workers = self._plan(data, parts, examples, report, rng)
+        n_fits = self.n_members + len(tables) - 1
+        report = MembersReport(self, n_fits)
+        fit_member, n_workers = self._plan(len(target), parts, judged, n_fits, report, rng)
         self.members_, self.n_iter_ = [], 0
         held, interrupted = [], False
         with report, self._tasks(X, y, sample_weight) as tasks:
-            for i, member in enumerate(results(fit_member, range(self.n_members), n_workers)):
-                interrupted |= member.stop_reason_ == "interrupted"
+            for i, (member, table, stopped) in enumerate(
+                _fitted(fit_member, tables, self.n_members, n_workers, report)
+            ):
+                interrupted = stopped
                 if member.n_iter_ > 0:
+                    self._encoder = table.encoder
+                    self.numerical_embedding_ = table.encoder.embedding
                     self.members_.append(member)
-                    held.append(examples or _rows(data, parts[i]))
-                report.end(member)
+                    held.append(table.examples or _rows(table.data, parts[i]))
                 tasks.begin()
-                if tasks.end() or (interrupted and n_workers == 1):
+                if tasks.end():
                     break
         if not self.members_:
             raise KeyboardInterrupt
         self._calibrate(held)
         return [INTERRUPTED] if interrupted else []
 
-    def _plan(self, data, parts, examples, report, rng):
-        """A function that fits a member by its number, and in how many threads to call it."""
+    def _encoders(self, columns, weight, few, judged, rng):
+        """The encoders to try; there are several only if a loss can judge them."""
+        dtype = np.float64 if few else np.float32
+        auto = self.numerical_embedding == "auto"
+        first = FrameEncoder(
+            "piecewise_linear" if auto else self.numerical_embedding, **self._bins, dtype=dtype
+        )
+        encoders = [first.fit(columns, weight, rng)]
+        if auto and judged and first.continued.any():  # there are bins to leave out
+            plain = FrameEncoder(None, **self._bins, dtype=dtype)
+            encoders.append(plain.fit(columns, weight, rng))
+        return encoders
+
+    def _plan(self, n_examples, parts, judged, n_fits, report, rng):
+        """A function that fits a member by its number to a table, and in how many threads."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
-        n_examples = len(data[1])
         settings = PRESET | self._preset | dict(n_iter_no_change=self.max_iter)
         # Some 16 updates for each epoch, as far as mini-batches of 32 to 256 make them.
         settings["batch_size"] = int(np.clip(2 ** round(np.log2(n_examples / 16)), 32, 256))
@@ -150,22 +179,23 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         settings |= dict(
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
-            early_stopping=examples is not None or parts[0] is not None,
+            early_stopping=judged,
             n_threads=1 if n_workers > 1 else self.n_threads,
         )
         seeds = rng.randint(2**31, size=self.n_members).tolist()
         ends = None if self.max_time is None else time.monotonic() + self.max_time
+        begun = itertools.count()
 
-        def fit_member(i):
+        def fit_member(i, table):
             member = self._member(**settings, random_state=seeds[i])
-            member._continued = self._encoder.continued
+            member._continued = table.encoder.continued
             if ends is not None:
-                turns = -(-(self.n_members - i) // n_workers)  # this one and those after it
+                turns = -(-(n_fits - next(begun)) // n_workers)  # this one and those after it
                 member.max_time = max(1e-9, (ends - time.monotonic()) / turns)
             member._fit(
-                *data,
+                *table.data,
                 incremental=False,
-                validation=examples or (None, None, None),
+                validation=table.examples or (None, None, None),
                 held_out=parts[i],
                 report=report.of_member(),
             )
@@ -188,7 +218,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             columns, y, weight = [c[there] for c in columns], y[there], weight[there]
         return columns, names, y, weight
 
-    def _checked_validation(self, X, y, sample_weight):
+    def _checked_validation(self, encoder, X, y, sample_weight):
         """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
         if X is None:
             return None
@@ -196,7 +226,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             columns, names, y, weight = self._checked(X, y, sample_weight, reset=False)
             target = self._encode_more(y)
             weight = self._total_weight(target, weight)
-            return self._encoder.transform(columns, names), target, weight
+            return encoder.transform(columns, names), target, weight
         except (TypeError, ValueError) as error:
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
@@ -238,3 +268,42 @@ class BaseTabular(Followed, BaseEstimator, ABC):
 def _rows(data, rows):
     """Some rows of X, y and weights; None for no rows."""
     return None if rows is None else [None if array is None else array[rows] for array in data]
+
+
+def _fitted(fit_member, tables, n_members, n_workers, report):
+    """Yield each member, its table, and whether the fit was interrupted.
+
+    Of several tables, all members have the one that the first is better on.
+    """
+
+    def fit(pair):
+        return fit_member(*pair), pair[1]
+
+    def told(pairs):
+        interrupted = False
+        for member, table in results(fit, pairs, n_workers):
+            report.end(member)
+            interrupted |= member.stop_reason_ == "interrupted"
+            yield member, table, interrupted
+            if interrupted and n_workers == 1:
+                return
+
+    first = 0
+    if len(tables) > 1:
+        chosen, *others = told([(0, table) for table in tables])
+        interrupted = [chosen, *others][-1][2]
+        for other in others:
+            if _validation_loss(other[0]) < (1 - IN_DOUBT) * _validation_loss(chosen[0]):
+                chosen = other
+        member, table, _ = chosen
+        yield member, table, interrupted
+        if interrupted:
+            return
+        first, tables = 1, [table]
+    yield from told([(i, tables[0]) for i in range(first, n_members)])
+
+
+def _validation_loss(member):
+    """That of the weights that are kept; infinite before the end of an epoch."""
+    epoch = member.best_epoch_
+    return np.inf if epoch is None else member.validation_loss_curve_[epoch - 1]

@@ -24,10 +24,12 @@ _PARAMETERS = """n_members : int, default=5
         Number of epochs of each network; the weights of the best one are kept.
     max_time : float or None, default=None
         Seconds of training, without encoding, after which it ends at the end of an epoch.
-    numerical_embedding : {{'piecewise_linear', 'periodic'}} or None, default='piecewise_linear'
+    numerical_embedding : {{'auto', 'piecewise_linear', 'periodic'}} or None, default='auto'
         What stands beside each number: an input for each bin between quantiles, so that the layer
         forms any piecewise linear function of it (Gorishniy et al., 2022); cosines with fixed
-        random frequencies (random Fourier features, not trained); or nothing.
+        random frequencies (random Fourier features, not trained); or nothing. 'auto' trains the
+        first network with 'piecewise_linear' and with None; all have None if its loss on what is
+        held out, or on ``X_val``, is lower by 2 %, else, or without such, 'piecewise_linear'.
     validation_fraction : float in [0, 1), default=0.125
         Part of the examples that each network holds out, to find its best epoch by their loss: one
         of ``round(1 / validation_fraction)`` parts in turn. With 0, or less than 100 examples,
@@ -45,6 +47,8 @@ _PARAMETERS = """n_members : int, default=5
     members_ : list of {member}
         The networks, fitted to the encoded table, with their ``validation_loss_curve_``,
         ``best_epoch_`` and so on.
+    numerical_embedding_ : {{'piecewise_linear', 'periodic'}} or None
+        What stands beside each number.
     n_iter_ : int
         The most epochs of a network.
     n_features_in_ : int
@@ -106,7 +110,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         *,
         max_iter=100,
         max_time=None,
-        numerical_embedding="piecewise_linear",
+        numerical_embedding="auto",
         validation_fraction=0.125,
         class_weight=None,
         random_state=None,
@@ -258,7 +262,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         *,
         max_iter=100,
         max_time=None,
-        numerical_embedding="piecewise_linear",
+        numerical_embedding="auto",
         validation_fraction=0.125,
         random_state=None,
         n_threads=None,
