@@ -13,9 +13,6 @@ from ._inputs import scaled_weight
 from ._threads import Helpers, choose_n_threads
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import (
-    SAVE_ACTIVATIONS,
-    SAVE_INPUTS,
-    SAVE_NOTHING,
     Net,
     empty_data,
     layers_of,
@@ -62,11 +59,8 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
         values = entry.constants if parameter is None else entry.with_k(float(parameter))
         layer["activation"], layer["dropout"] = entry.code, dropped
         layer["constants"][: len(values)] = values
-        if entry.slope_from_input:
-            layer["saves"] = SAVE_INPUTS
-        else:  # zeros of ReLU say enough
-            saving = dropped > 0 and name != "relu"
-            layer["saves"] = SAVE_ACTIVATIONS if saving else SAVE_NOTHING
+        # Of ReLU, zeros say enough.
+        layer["saves"] = entry.slope_from_input or (dropped > 0 and name != "relu")
     return Net(
         layers=layers,
         seed=seed,

@@ -20,16 +20,6 @@ def fields_of(records):
     return {name: records[name] for name in records.dtype.names}
 
 
-def _most_entries(data, batch_size):
-    """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
-    if data.row_starts.size == 0:
-        return None
-    lengths, size = np.diff(data.row_starts), min(batch_size, MICRO_BATCH)
-    if size < lengths.size:
-        lengths = np.partition(lengths, -size)[-size:]
-    return int(lengths.sum())
-
-
 @functools.lru_cache(maxsize=8)
 def _plan_for(units, batch_size, n_threads, continued, given):
     """``plan_for``, once for all fits of a search; ``continued`` as bytes. Kernels only read it."""
@@ -84,7 +74,7 @@ class Trainer:
                 theta.dtype,
                 batch_size,
                 most_threads,
-                n_entries=_most_entries(data, batch_size),
+                sparse=data.row_starts.size > 0,
                 saving=bool(net.layers["saves"].any()),
                 continued=data.continued,
             ),
