@@ -34,7 +34,8 @@ from ._optimizer import Optimizer
 from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
-from ._streams import Stream, Streamed
+from ._stream_examples import Streamed
+from ._streams import Stream
 from ._typing import Array, Attributes, Data, Weights
 from ._validation import Validation, check_together, given_examples
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views

@@ -1,4 +1,6 @@
-"""The examples of a fit that are in memory. Those of a stream have the same methods, see _streams.
+"""The examples of a fit that are in memory.
+
+Those of a stream and of Dask have the same methods: _stream_examples, _dask_examples.
 
 ::
 
