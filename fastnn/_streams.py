@@ -2,14 +2,30 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._inputs import as_table
+from ._typing import Array, Data, Table
 
 _ROWS_AT_A_TIME = 2048
+
+Result = TypeVar("Result")
+
+
+class Dataset(Protocol):
+    """A dataset of pyarrow."""
+
+    def scanner(self) -> Any: ...
+
+
+Batch: TypeAlias = tuple[Data, Data] | tuple[Data, Data, ArrayLike] | Table
+Batches: TypeAlias = Iterable[Batch]
+Source: TypeAlias = str | os.PathLike[str] | Dataset | Callable[[], Batches] | Batches
 
 
 class Stream:
@@ -60,7 +76,15 @@ class Stream:
     Parquet, read as it is needed: ``Stream("folder", target="price", weight="sold")``.
     """
 
-    def __init__(self, source, *, features=None, target=None, weight=None, buffer_rows=100_000):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        features: Sequence[str] | None = None,
+        target: str | Sequence[str] | None = None,
+        weight: str | None = None,
+        buffer_rows: int = 100_000,
+    ) -> None:
         if not isinstance(buffer_rows, Integral) or buffer_rows < 1:
             raise ValueError(f"buffer_rows must be an int >= 1, got {buffer_rows!r}.")
         if isinstance(source, Iterator):
@@ -68,10 +92,13 @@ class Stream:
                 f"{source!r} can be gone through only once, but a fit reads its source in each "
                 "epoch: give the function that makes it."
             )
-        self.source, self.buffer_rows = source, int(buffer_rows)
-        self.features, self.target, self.weight = features, target, weight
+        self.source: Source = source
+        self.features: Sequence[str] | None = features
+        self.target: str | Sequence[str] | None = target
+        self.weight: str | None = weight
+        self.buffer_rows: int = int(buffer_rows)
 
-    def map(self, function):
+    def map(self, function: Callable[[Any], Result]) -> Iterator[Result]:
         """Apply a function to X of each batch, such as ``model.predict``.
 
         Parameters
@@ -86,9 +113,9 @@ class Stream:
         """
         return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def _opened(self):
+    def _opened(self) -> Iterable[Any]:
         """Begin a pass: an iterable of batches."""
-        source = self.source
+        source: Any = self.source
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
@@ -98,7 +125,7 @@ class Stream:
             return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
         return source() if callable(source) else source
 
-    def _row_groups(self, dataset):
+    def _row_groups(self, dataset: Any) -> Iterator[Any]:
         """Batches of Parquet files, one row group after the other.
 
         A scanner of pyarrow would read ahead, up to 256 MB.
@@ -109,14 +136,14 @@ class Stream:
                 table = group.to_table(schema=dataset.schema, columns=columns)
                 yield from table.to_batches(max_chunksize=2**15)
 
-    def _wanted(self, dataset):
+    def _wanted(self, dataset: Any) -> list[str] | None:
         """The columns to read; None is all."""
         if self.features is None:
             return None
         wanted = {*self.features, *_names(self.target), self.weight}
         return [name for name in dataset.schema.names if name in wanted]
 
-    def _parts(self, batch):
+    def _parts(self, batch: Any) -> tuple[Any, Any, Any]:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
@@ -136,13 +163,13 @@ class Stream:
         return _select(batch, features), y, weight
 
 
-def _names(target):
+def _names(target: str | Sequence[str] | None) -> list[str]:
     if target is None:
         return []
-    return list(target) if isinstance(target, (list, tuple)) else [target]
+    return [target] if isinstance(target, str) else list(target)
 
 
-def _columns(table):
+def _columns(table: Any) -> Sequence[str]:
     if hasattr(table, "column_names"):  # pyarrow
         return table.column_names
     if hasattr(table, "columns"):
@@ -153,11 +180,11 @@ def _columns(table):
     )
 
 
-def _select(table, names):
+def _select(table: Any, names: Sequence[str]) -> Any:
     return table.select(names) if hasattr(table, "select") else table[names]
 
 
-def numbers_of(table):
+def numbers_of(table: Any) -> Array | None:
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
     In float32 if all columns are. Some rows at a time, which stay in the cache until they are there
