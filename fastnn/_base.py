@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _summary
 from ._activations import check_activations
-from ._callbacks import Followed, Report, Tasks, with_callbacks
+from ._callbacks import Followed, MemberReport, Report, Tasks, with_callbacks
 from ._checkpoint import Description, description, is_of
 from ._examples import Arrays, Examples
 from ._given_weights import checked_init, with_weights
@@ -43,7 +43,6 @@ from ._validation import Validation, check_together, given_examples
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
 if TYPE_CHECKING:
-    from ._callbacks import MemberReport
     from ._targets import Targets
 
 

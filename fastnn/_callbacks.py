@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
 from ._schedules import SCHEDULES
-from ._typing import Method, Parameters
+from ._typing import Parameters
 
 if TYPE_CHECKING:
     from ._base import BaseMLP
@@ -19,12 +19,13 @@ try:
     from sklearn.callback import CallbackSupportMixin
     from sklearn.callback import with_callbacks as with_callbacks
 except ImportError:  # scikit-learn before 1.9
+    if not TYPE_CHECKING:
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        pass
+        class CallbackSupportMixin:
+            pass
 
-    def with_callbacks(method: Method) -> Method:
-        return method
+        def with_callbacks(method):
+            return method
 
 
 class Followed(CallbackSupportMixin):

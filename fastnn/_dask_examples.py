@@ -270,10 +270,10 @@ class Rows:
         """Send the fields of Data, but X, to where they belong, as ``make_data`` takes them."""
         here = make_data(np.empty((self.shape[0], 0), self.dtype), **fields)
         self.weights, self.weight_scale = here.weights, here.weight_scale
-        here = {name: field for name, field in here._asdict().items() if np.size(field) > 0}
-        del here["weight_scale"]
+        given = {name: field for name, field in here._asdict().items() if np.size(field) > 0}
+        del given["weight_scale"]
         of_groups = [
-            {name: here[name][first:last] if name in _OF_EXAMPLES else here[name] for name in here}
+            {name: a[first:last] if name in _OF_EXAMPLES else a for name, a in given.items()}
             for first, last in self._bounds
         ]
         self._tell("hold", [(of_group,) for of_group in of_groups])

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,9 +29,6 @@ from ._parameters import CONSTRAINTS
 from ._threads import choose_n_threads, results
 from ._typing import Array, Data, Matrix, Seed, TableData, Units, Warnings
 from ._validation import check_together
-
-if TYPE_CHECKING:
-    pass
 
 Member = TypeVar("Member", bound=BaseMLP)
 

@@ -163,10 +163,10 @@ class Stream:
         return _select(batch, features), y, weight
 
 
-def _names(target: str | Sequence[str] | None) -> list[str]:
+def _names(target: Any) -> list[str]:
     if target is None:
         return []
-    return [target] if isinstance(target, str) else list(target)
+    return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
 def _columns(table: Any) -> Sequence[str]:

@@ -27,7 +27,7 @@ class DaskCollection(Protocol):
 
 Array: TypeAlias = NDArray[Any]
 Data: TypeAlias = ArrayLike | SparseMatrix | Table
-TableData: TypeAlias = Data | Sequence[Sequence[Any]]  # numbers, text and None side by side
+TableData: TypeAlias = Data | Sequence[Any]  # rows of numbers, text and None
 Matrix: TypeAlias = Any  # an ndarray or a csr_array; SciPy has no types
 
 Units: TypeAlias = int | Sequence[int] | Array
