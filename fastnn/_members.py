@@ -4,18 +4,23 @@ Each member is an ``MLPClassifier`` or ``MLPRegressor`` of the encoded table. It
 of the rows out of its training, by which its best epoch is found.
 """
 
+from __future__ import annotations
+
 import itertools
 import time
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from ._base import BaseMLP
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
 from ._frames import FrameEncoder, checked_columns
 from ._inputs import checked_target, checked_weight, hidden_units
@@ -23,7 +28,10 @@ from ._loops import INTERRUPTED
 from ._one_at_a_time import turn
 from ._parameters import CONSTRAINTS
 from ._threads import choose_n_threads, results
+from ._typing import Array, Data, Matrix, Seed, TableData, Units, Warnings
 from ._validation import check_together
+
+Member = TypeVar("Member", bound=BaseMLP)
 
 # The settings of all members, chosen by the mean over 16 tables, see bench/quality.py.
 PRESET = dict(
@@ -49,12 +57,31 @@ class Encoded(NamedTuple):
     """A table as the inputs of networks."""
 
     encoder: FrameEncoder
-    data: tuple  # X, y and weights
-    examples: tuple | None  # those to validate on, where they were given
+    data: tuple[Matrix, Array, Array | None]  # X, y and weights
+    examples: tuple[Matrix, Array, Array | None] | None  # to validate on, where they were given
 
 
-class BaseTabular(Followed, BaseEstimator, ABC):
+class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
     """What both share: everything but the target."""
+
+    n_members: int
+    hidden_layer_sizes: Units
+    max_iter: int
+    max_time: float | None
+    numerical_embedding: str | None
+    validation_fraction: float
+    random_state: Seed | None
+    n_threads: int | None
+    verbose: bool | int | str
+
+    members_: list[Member]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: Array
+
+    _member: type[Member]
+    _preset: dict[str, Any]
+    _bins: dict[str, Any]
 
     _parameter_constraints = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
@@ -68,7 +95,16 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         "verbose": CONSTRAINTS["verbose"],
     }
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: TableData,
+        y: Data,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: TableData | None = None,
+        y_val: Data | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the networks to a table as it comes.
 
         Parameters
@@ -110,7 +146,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             warnings += run(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _fit(self, X, y, sample_weight, validation):
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]
+    ) -> Warnings:
         """Train, from the first check to the fitted attributes; returns warnings."""
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
@@ -154,7 +192,14 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         self._calibrate(held)
         return [INTERRUPTED] if interrupted else []
 
-    def _encoders(self, columns, weight, few, judged, rng):
+    def _encoders(
+        self,
+        columns: Any,
+        weight: Array | None,
+        few: bool,
+        judged: bool,
+        rng: np.random.RandomState,
+    ) -> list[FrameEncoder]:
         """The encoders to try; there are several only if a loss can judge them."""
         dtype = np.float64 if few else np.float32
         auto = self.numerical_embedding == "auto"
@@ -167,7 +212,37 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             encoders.append(plain.fit(columns, weight, rng))
         return encoders
 
-    def _plan(self, n_examples, parts, judged, n_fits, report, rng):
+    @abstractmethod
+    def _learn_target(self, y: Matrix, weight: Array | None) -> Array:
+        """The encoded target of training examples, with what is to be known of it."""
+
+    @abstractmethod
+    def _encode_more(self, y: Matrix) -> Array:
+        """The encoded target of other examples."""
+
+    @abstractmethod
+    def _total_weight(self, target: Array, weight: Array | None) -> Array | None:
+        """Weight of each example, times that of its class."""
+
+    @abstractmethod
+    def _splitter(
+        self, target: Array, n_parts: int, rng: np.random.RandomState
+    ) -> Iterator[tuple[Array, Array]]:
+        """Rows to train on and rows to hold out, for each part."""
+
+    @abstractmethod
+    def _calibrate(self, held: list[Any]) -> None:
+        """Learn from what each member has held out."""
+
+    def _plan(
+        self,
+        n_examples: int,
+        parts: Sequence[Array | None],
+        judged: bool,
+        n_fits: int,
+        report: MembersReport,
+        rng: np.random.RandomState,
+    ) -> tuple[Callable[[int, Encoded], Member], int]:
         """A function that fits a member by its number to a table, and in how many threads."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
@@ -186,7 +261,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         ends = None if self.max_time is None else time.monotonic() + self.max_time
         begun = itertools.count()
 
-        def fit_member(i, table):
+        def fit_member(i: int, table: Encoded) -> Member:
             member = self._member(**settings, random_state=seeds[i])
             member._continued = table.encoder.continued
             if ends is not None:
@@ -205,7 +280,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
 
         return fit_member, n_workers
 
-    def _checked(self, X, y, sample_weight, reset):
+    def _checked(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool
+    ) -> tuple[list[Array], list[Any], Array, Array | None]:
         """Columns, their names, y and weights, without the examples of weight 0."""
         y = checked_target(self, y)
         columns, names = checked_columns(self, X, reset)
@@ -218,7 +295,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             columns, y, weight = [c[there] for c in columns], y[there], weight[there]
         return columns, names, y, weight
 
-    def _checked_validation(self, encoder, X, y, sample_weight):
+    def _checked_validation(
+        self, encoder: FrameEncoder, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Matrix, Array, Array | None] | None:
         """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
         if X is None:
             return None
@@ -231,26 +310,26 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
-    def _parts(self, target, rng):
+    def _parts(self, target: Array, rng: np.random.RandomState) -> list[Array]:
         """The rows that each member holds out."""
         n_parts = max(2, round(1 / self.validation_fraction))
         parts = [part for _, part in self._splitter(target, n_parts, rng)]
         return [parts[i % n_parts] for i in range(self.n_members)]
 
-    def _tasks(self, X, y, sample_weight):
+    def _tasks(self, X: Any, y: Any, sample_weight: Any) -> Tasks:
         """The fit and its members as scikit-learn's callbacks see them."""
 
-        def publish():
+        def publish() -> None:
             self.n_iter_ = max([member.n_iter_ for member in self.members_], default=0)
 
-        def attributes():
+        def attributes() -> dict[str, Any]:
             return {"members_": list(self.members_), "n_iter_": self.n_iter_}
 
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         data = dict(X=X, y=y, metadata=metadata)
         return Tasks(self, "member", self.n_members, publish, attributes, called=True, **data)
 
-    def _outputs(self, X, method):
+    def _outputs(self, X: Any, method: str) -> Iterator[Array]:
         """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
         check_is_fitted(self)
         columns, names = checked_columns(self, X, reset=False)
@@ -258,28 +337,34 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             encoded = self._encoder.transform([column[rows] for column in columns], names)
             yield np.stack([getattr(member, method)(encoded) for member in self.members_])
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         return tags
 
 
-def _rows(data, rows):
+def _rows(data: Sequence[Any], rows: Array | None) -> list[Any] | None:
     """Some rows of X, y and weights; None for no rows."""
     return None if rows is None else [None if array is None else array[rows] for array in data]
 
 
-def _fitted(fit_member, tables, n_members, n_workers, report):
+def _fitted(
+    fit_member: Callable[[int, Encoded], Member],
+    tables: list[Encoded],
+    n_members: int,
+    n_workers: int,
+    report: MembersReport,
+) -> Iterator[tuple[Member, Encoded, bool]]:
     """Yield each member, its table, and whether the fit was interrupted.
 
     Of several tables, all members have the one that the first is better on.
     """
 
-    def fit(pair):
+    def fit(pair: tuple[int, Encoded]) -> tuple[Member, Encoded]:
         return fit_member(*pair), pair[1]
 
-    def told(pairs):
+    def told(pairs: list[tuple[int, Encoded]]) -> Iterator[tuple[Member, Encoded, bool]]:
         interrupted = False
         for member, table in results(fit, pairs, n_workers):
             report.end(member)
@@ -303,7 +388,7 @@ def _fitted(fit_member, tables, n_members, n_workers, report):
     yield from told([(i, tables[0]) for i in range(first, n_members)])
 
 
-def _validation_loss(member):
+def _validation_loss(member: BaseMLP) -> float:
     """That of the weights that are kept; infinite before the end of an epoch."""
-    epoch = member.best_epoch_
-    return np.inf if epoch is None else member.validation_loss_curve_[epoch - 1]
+    epoch, losses = member.best_epoch_, member.validation_loss_curve_
+    return np.inf if epoch is None or losses is None else losses[epoch - 1]
