@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
+from ._documented import Documented
 from ._frames import FrameEncoder, checked_columns
 from ._inputs import checked_target, checked_weight, hidden_units
 from ._loops import INTERRUPTED
@@ -40,7 +41,7 @@ OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
 BLOCK = 2**14
 
 
-class BaseTabular(Followed, BaseEstimator, ABC):
+class BaseTabular(Followed, Documented, BaseEstimator, ABC):
     """What both share: everything but the target."""
 
     _parameter_constraints = {
