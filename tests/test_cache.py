@@ -2,8 +2,9 @@
 
 Every process here imports a copy of the package in a temporary folder, so that sources can be
 edited and cache files damaged. What does not depend on the kernels themselves is tested with a
-kernel that compiles in no time. The real ones take half a minute each time: they start cold once
-and are edited once, and everything else is asked of them with ``-m nightly``.
+kernel that compiles in no time. The real ones take half a minute each time: their cache is the one
+that conftest.py has filled, the smallest of them is edited once, and everything else is asked of
+them with ``-m nightly``.
 """
 
 import compileall
@@ -17,16 +18,22 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import fastnn
 import fastnn.kernels.cache
+from fastnn.kernels.shuffle import shuffle
+from fastnn.kernels.train import losses, predict, train
 
 KERNELS = Path(fastnn.kernels.__file__).parent
 SOURCES = sorted(path.name for path in KERNELS.glob("*.py"))
+DTYPES = ["float32", "float64"]
 
 # Runs the body of a test with all warnings recorded, and prints `result` in one line.
 PROGRAM = """
@@ -155,34 +162,41 @@ SINGLE = (
 DOUBLE = FIT + "result['weights'] = {'float64': fit('float64')}\n"
 
 
-def cold(site, *bodies):
-    """Processes that start at once without any cache: (folder, what each of them found)."""
+def copy_package(site):
+    """The package without any cache; returns the folder of its kernels."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(fastnn.__file__).parent, site / "fastnn", ignore=ignore)
-    shutil.copytree(KERNELS, site / "fastnn" / "kernels", dirs_exist_ok=True, ignore=ignore)
-    return site, run(site, *bodies)
+    kernels = site / "fastnn" / "kernels"
+    return shutil.copytree(KERNELS, kernels, dirs_exist_ok=True, ignore=ignore)
 
 
 @pytest.fixture(scope="module")
-def cold_start(tmp_path_factory):
-    return cold(tmp_path_factory.mktemp("cold"), SINGLE, SINGLE)
-
-
-@pytest.fixture(scope="module")
-def many_cold_starts(tmp_path_factory):
-    return cold(tmp_path_factory.mktemp("many_cold"), *[SINGLE, DOUBLE] * 4)
+def cold_starts(tmp_path_factory):
+    """Processes that start at once without any cache: (folder, what each of them found)."""
+    site = tmp_path_factory.mktemp("cold")
+    copy_package(site)
+    return site, run(site, *[SINGLE, DOUBLE] * 4)
 
 
 @pytest.fixture
-def warm(cold_start, tmp_path):
+def warm(tmp_path):
     """A copy of the package with a warm cache of float32."""
-    return shutil.copytree(cold_start[0], tmp_path / "site")
+    folder = copy_package(tmp_path / "site") / "__pycache__"
+    folder.mkdir()
+    for entry in (train, predict, losses, shuffle):
+        place = next(place for place in entry["float32"]._cache._places() if place.is_file())
+        shutil.copy(place, folder)
+    return tmp_path / "site"
 
 
 @pytest.fixture(scope="module")
-def expected(cold_start):
-    """The weights that a fit in float32 without any cache gives."""
-    return cold_start[1][0]["weights"]["float32"]
+def expected():
+    """The weights that a fit in float32 gives."""
+    here = {"fastnn": fastnn, "np": np}
+    exec(FIT, here)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return here["fit"]("float32")
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +229,6 @@ def weighed(result, value=6.0):
 
 def cached(result):
     return result["cached float32"] and result["cached float64"]
-
-
-each_start = pytest.mark.parametrize(
-    ("start", "dtypes"),
-    [
-        ("cold_start", ["float32"]),
-        pytest.param("many_cold_starts", ["float32", "float64"], marks=pytest.mark.nightly),
-    ],
-)
 
 
 def test_of_processes_that_start_cold_at_once_one_compiles(tiny_cold_start):
@@ -274,10 +279,10 @@ def test_long_compilations_are_told_once_by_a_logger(monkeypatch, caplog):
     assert not caplog.records
 
 
-@each_start
-def test_processes_that_start_cold_at_once_agree(start, dtypes, request):
-    site, results = request.getfixturevalue(start)
-    for dtype in dtypes:
+@pytest.mark.nightly
+def test_processes_that_start_cold_at_once_agree(cold_starts):
+    site, results = cold_starts
+    for dtype in DTYPES:
         weights = [found["weights"][dtype] for found in results if dtype in found["weights"]]
         assert len(weights) > 1 and len(set(weights)) == 1
     assert all(result["warnings"] == [] for result in results)
@@ -290,27 +295,27 @@ def test_processes_that_start_cold_at_once_with_a_tiny_kernel_agree(tiny_cold_st
     assert list(site.rglob("*.tmp.*")) == []
 
 
-@each_start
-def test_the_second_process_does_not_compile(start, dtypes, request):
-    site, results = request.getfixturevalue(start)
+@pytest.mark.nightly
+def test_the_second_process_does_not_compile(cold_starts):
+    site, results = cold_starts
     # One of two that started at once may have found what the other had saved, but not both.
     assert {"float32": False} in [found.get("ready") for found in results]
     before = cache_files(site)
     second = run(
         site,
         FIT
-        + f"result['weights'] = {{dtype: fit(dtype) for dtype in {dtypes}}}\n"
+        + f"result['weights'] = {{dtype: fit(dtype) for dtype in {DTYPES}}}\n"
         + "from fastnn.kernels.train import train\n"
-        + f"stats = [train[dtype].stats for dtype in {dtypes}]\n"
+        + f"stats = [train[dtype].stats for dtype in {DTYPES}]\n"
         + "result['hits'] = [sum(s.cache_hits.values()) for s in stats]\n"
         + "result['misses'] = [sum(s.cache_misses.values()) for s in stats]\n"
         + "result['ready'] = fastnn.warmup(['float32'])\n",
     )
     found = [result["weights"] for result in results]
     assert second == {
-        "weights": {dtype: next(w[dtype] for w in found if dtype in w) for dtype in dtypes},
-        "hits": [1] * len(dtypes),
-        "misses": [0] * len(dtypes),
+        "weights": {dtype: next(w[dtype] for w in found if dtype in w) for dtype in DTYPES},
+        "hits": [1, 1],
+        "misses": [0, 0],
         "ready": {"float32": True},
         "warnings": [],
     }
@@ -370,26 +375,21 @@ def test_code_that_differs_has_another_digest(code, tmp_path, digest_of):
     assert len(digests) == 2
 
 
-RELU = "_relu_of(a.dtype.type(0), address(a, 0), a.size)"  # in kernels/activations.py
-
-
 def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
-    """Numba only looks at the file of the cached function: train.py, not activations.py."""
+    """Numba only looks at the file of the cached function: train.py, not losses.py."""
     body = """
-from fastnn.kernels.train import predict
-result["cached"] = predict.prepare("float32")
-one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
-model = fastnn.MLPRegressor.from_weights([one, one], [zero, zero])
-result["relu(3)"] = float(model.predict(3 * one)[0])
+from fastnn._network import make_net
+from fastnn.kernels.train import losses
+result["cached"] = losses.prepare("float32")
+net = make_net([1, 1], "identity", "identity", "squared_error")
+row_loss, terms, a, y = np.array([[0], [0], [3], [1]], np.float32)
+losses["float32"](net, row_loss, terms, a, y)
+result["loss"] = float(row_loss[0])
 """
-    assert run(warm, body) == {"cached": True, "relu(3)": 3.0, "warnings": []}
-    rename(
-        warm / "fastnn" / "kernels" / "activations.py",
-        RELU,
-        f"{RELU}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
-    )
-    assert run(warm, body) == {"cached": False, "relu(3)": 6.0, "warnings": []}
-    assert run(warm, body) == {"cached": True, "relu(3)": 6.0, "warnings": []}
+    assert run(warm, body) == {"cached": True, "loss": 2.0, "warnings": []}
+    rename(warm / "fastnn" / "kernels" / "losses.py", "T(0.5) * r * r", "r * r")
+    assert run(warm, body) == {"cached": False, "loss": 4.0, "warnings": []}
+    assert run(warm, body) == {"cached": True, "loss": 4.0, "warnings": []}
 
 
 @pytest.mark.nightly
@@ -624,10 +624,11 @@ def test_two_versions_side_by_side_share_a_folder(tiny, tmp_path):
 @pytest.mark.nightly
 def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, expected, tmp_path):
     other = shutil.copytree(warm, tmp_path / "other")
+    relu = "_relu_of(a.dtype.type(0), address(a, 0), a.size)"
     rename(
         other / "fastnn" / "kernels" / "activations.py",
-        RELU,
-        f"{RELU}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
+        relu,
+        f"{relu}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
     )
     folder = str(tmp_path / "cache")
     body = (
