@@ -10,6 +10,7 @@ them with ``-m nightly``.
 import compileall
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -338,10 +339,13 @@ def digest_of(monkeypatch):
     return digest
 
 
+def test_a_copy_of_the_kernels_has_their_digest(tmp_path, digest_of):
+    assert digest_of(shutil.copytree(KERNELS, tmp_path / "kernels")) == fastnn.kernels.cache.DIGEST
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path, digest_of):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
-    assert digest_of(folder) == fastnn.kernels.cache.DIGEST
     (folder / name).write_text((folder / name).read_text() + "an_edit = 1\n")
     assert digest_of(folder) != fastnn.kernels.cache.DIGEST
 
@@ -458,17 +462,16 @@ def flipped(content, place):
     return bytes(changed)
 
 
+EACH_TIME = [("__pycache__", "one bit of machine code"), ("built", "empty")]
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("folder", "damage"),
     [
-        pytest.param(
-            damage,
-            marks=() if damage in ("empty", "one bit of machine code") else pytest.mark.nightly,
-        )
-        for damage in DAMAGES
+        pytest.param(*case, marks=() if case in EACH_TIME else pytest.mark.nightly)
+        for case in itertools.product(("__pycache__", "built"), DAMAGES)
     ],
 )
-@pytest.mark.parametrize("folder", ["__pycache__", "built"])
 def test_damaged_files_are_not_run_and_warn_once(folder, damage, tiny):
     kernels = tiny / "fastnn" / "kernels"
     if folder == "built":
@@ -524,7 +527,13 @@ def test_machine_code_for_other_machines_is_left_alone(tiny, home):
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["numba.__version__", "importlib.machinery.EXTENSION_SUFFIXES[0]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numba.__version__",
+        pytest.param("importlib.machinery.EXTENSION_SUFFIXES[0]", marks=pytest.mark.nightly),
+    ],
+)
 def test_machine_code_of_another_numba_or_python_is_left_alone(name, tiny):
     shipped(tiny)
     other = f"import importlib.machinery, numba\n{name} = 'another'\n"
@@ -590,12 +599,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d))
 @pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of POSIX")
 @pytest.mark.parametrize(
     "most",
-    [
-        0,
-        pytest.param(1, marks=pytest.mark.nightly),
-        700,
-        pytest.param(5000, marks=pytest.mark.nightly),
-    ],
+    [700, *(pytest.param(most, marks=pytest.mark.nightly) for most in (0, 1, 5000))],
 )
 def test_a_disk_that_is_full_costs_no_more_than_a_warning(most, tiny):
     """No file may grow beyond so many bytes: writing fails, at once or halfway."""
@@ -614,11 +618,11 @@ def test_two_versions_side_by_side_share_a_folder(tiny, tmp_path):
     other = shutil.copytree(tiny, tmp_path / "other")
     rename(other / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
     folder = str(tmp_path / "cache")
-    for _ in range(2):
-        assert weighed(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
-        assert weighed(run(other, WEIGH, NUMBA_CACHE_DIR=folder), -6.0)
-    assert cached(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
-    assert cached(run(other, WEIGH, NUMBA_CACHE_DIR=folder))
+    for hit in (False, True):
+        for site, value in ((tiny, 6.0), (other, -6.0)):
+            result = run(site, WEIGH, NUMBA_CACHE_DIR=folder)
+            assert weighed(result, value)
+            assert cached(result) == hit
 
 
 @pytest.mark.nightly
@@ -745,8 +749,7 @@ sys.meta_path.insert(0, Finder)
 def test_code_that_cannot_be_read_is_not_cached(packager, tiny, home):
     before = cache_files(tiny)
     told = "result['text'] = str(caught[0].message)\n"
-    for _ in range(2):
-        result = run(tiny, packager + WEIGH + told, **home)
+    for result in run(tiny, *[packager + WEIGH + told] * 2, **home):
         assert weighed(result)
         assert not cached(result)
         assert result["warnings"] == ["CacheWarning"]
@@ -800,7 +803,9 @@ class TestDisks:
             assert cached(result) == hit
             assert result["warnings"] == []
 
-    @pytest.mark.parametrize("size", [None, "4k", "8k", "16k"])
+    @pytest.mark.parametrize(
+        "size", [None, "8k", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("4k", "16k"))]
+    )
     def test_without_a_place_there_is_one_warning(self, size, tiny, home):
         folder = tiny / "fastnn" / "kernels" / "__pycache__"
         shutil.rmtree(folder)

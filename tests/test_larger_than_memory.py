@@ -73,12 +73,12 @@ def check_parquet(folder):
     with pq.ParquetWriter(path, pa.schema([*((name, "f4") for name in names), ("y", "f4")])) as to:
         for rows in _random_rows(n, d):
             to.write(pa.table([*np.ascontiguousarray(rows.T), rows[:, 0]], schema=to.schema))
-    model = MLPRegressor(hidden_layer_sizes=20, max_iter=2, standardize=True, random_state=0)
+    model = MLPRegressor(hidden_layer_sizes=20, max_iter=1, standardize=True, random_state=0)
 
     def peak():
         """Of this process, after a fit to all that is in the folder."""
         stream = Stream(folder, target="y", buffer_rows=20_000)
-        rows = model.fit(stream).t_ // 2
+        rows = model.fit(stream).t_
         assert sum(len(part) for part in stream.map(model.predict)) == rows
         return rows, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
