@@ -94,7 +94,8 @@ def check_parquet(folder):
 PROGRAMS = {"memmap": check_memmap, "parquet": check_parquet}
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+# That memory does not grow with a stream, tests/test_streams.py says each time.
+@pytest.mark.parametrize("program", ["memmap", pytest.param("parquet", marks=pytest.mark.nightly)])
 def test_fit_and_predict_take_little_of_what_X_takes(program, run_python, tmp_path):
     run_python(__file__, program, tmp_path, **ENVIRONMENT)
 
