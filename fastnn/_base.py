@@ -25,6 +25,7 @@ from . import _summary
 from ._activations import check_activations
 from ._callbacks import Followed, MemberReport, Report, Tasks, with_callbacks
 from ._checkpoint import Description, description, is_of
+from ._documented import Documented
 from ._examples import Arrays, Examples
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
@@ -53,18 +54,11 @@ def _defaults(estimator: type) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
+class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
     _continued: Array | None = None  # of sparse X, see make_data; BaseTabular sets it
-    # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
-    # page of the class that this one stands in for.
-    _doc_link_module = "fastnn"
-    _doc_link_template = (
-        "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network."
-        "{estimator_name}.html"
-    )
 
     @classmethod
     def from_weights(cls, coefs: Weights, intercepts: Weights, **params: Any) -> Self:

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._base import BaseMLP
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
+from ._documented import Documented
 from ._frames import FrameEncoder, checked_columns
 from ._inputs import checked_target, checked_weight, hidden_units
 from ._loops import INTERRUPTED
@@ -61,7 +62,7 @@ class Encoded(NamedTuple):
     examples: tuple[Matrix, Array, Array | None] | None  # to validate on, where they were given
 
 
-class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
+class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
     """What both share: everything but the target."""
 
     n_members: int

@@ -216,16 +216,16 @@ def in_the_middle(monkeypatch, step, act):
 @pytest.mark.parametrize("solver", ["adam", pytest.param("lbfgs", marks=pytest.mark.nightly)])
 def test_a_worker_that_dies_in_the_middle_of_an_epoch_changes_nothing(monkeypatch, solver):
     remote = fastnn.dask.MLPClassifier(
-        solver=solver, max_iter=12, batch_size=30, random_state=0, early_stopping=True
+        solver=solver, max_iter=4, batch_size=90, random_state=0, early_stopping=True
     )
     with cluster(2, processes=True) as client:
         expected = clone(remote).fit(on_dask(X), on_dask(Y))
         victim, process = sorted(client.run(os.getpid).items())[0]
         kill = functools.partial(os.kill, process, signal.SIGKILL)
-        steps = in_the_middle(monkeypatch, 27 if solver == "adam" else 5, kill)
+        steps = in_the_middle(monkeypatch, 9 if solver == "adam" else 5, kill)
         remote.fit(on_dask(X), on_dask(Y))
         assert victim not in client.nthreads()
-    assert len(steps) == (12 * 18 if solver == "adam" else len(steps))  # none was made twice
+    assert len(steps) == (4 * 6 if solver == "adam" else len(steps))  # none was made twice
     assert_same(remote, expected, tolerance=0)
 
 

@@ -37,7 +37,7 @@ ESTIMATORS = [TabularClassifier, TabularRegressor]
 X_IRIS, Y_IRIS = load_iris(return_X_y=True)
 
 
-@parametrize_with_checks([TabularClassifier(), TabularRegressor()])
+@parametrize_with_checks([TabularClassifier(n_members=2), TabularRegressor(n_members=2)])
 def test_check_estimator(estimator, check):
     check(estimator)
 
@@ -666,23 +666,28 @@ import numpy as np
 import fastnn
 from fastnn import TabularRegressor, _monitor
 fastnn.warmup(["float32"])
-X = np.random.default_rng(0).standard_normal((100_000, 10))
+X = np.random.default_rng(0).standard_normal((30_000, 10))
 n_epochs, sent = int(sys.argv[2]), []
-note, lock = _monitor.Monitor.note, threading.Lock()
+begin, note = _monitor.Monitor.__init__, _monitor.Monitor.note
 
 def send():
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 
-def noted(self, *arguments):
-    note(self, *arguments)
+def interrupt_next_epoch(self):
     if self.history.n_iter == n_epochs and not sent:
         sent.append(0)
         threading.Timer(0.1, send).start()
 
-_monitor.Monitor.note = noted
-if n_epochs == 0:
-    threading.Timer(1.0, send).start()
+def begun(self, *arguments):
+    begin(self, *arguments)
+    interrupt_next_epoch(self)
+
+def noted(self, *arguments):
+    note(self, *arguments)
+    interrupt_next_epoch(self)
+
+_monitor.Monitor.__init__, _monitor.Monitor.note = begun, noted
 model = TabularRegressor(n_threads=int(sys.argv[1]), hidden_layer_sizes=(512, 512), max_iter=10**5)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
