@@ -28,6 +28,7 @@ SECTIONS = {
     "growth": sweep_training.growth,
     "products": sweep_products.products,
     "text": sweep_sparse.text,
+    "docstrings": sweep_sparse.docstrings,
     "bins": sweep_sparse.bins,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
