@@ -71,7 +71,6 @@ class Trainer:
         self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
         self.gradient = np.zeros_like(theta)
-        self._is_sparse = len(data.row_starts) > 0
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
@@ -113,8 +112,7 @@ class Trainer:
         self._orders["updates"][0] = value
 
     def run_epoch(self, rows: Array, rule: Rule) -> float:
-        """Go through the examples ``rows``, each at most once; returns the mean loss before each
-        update."""
+        """Go through the examples ``rows``; returns the mean loss before each update."""
         return self.run_parts([rows], rule)
 
     def run_parts(self, parts: Iterable[Array], rule: Rule) -> float:
@@ -132,11 +130,6 @@ class Trainer:
     def _run(self, rows: Array) -> None:
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
-        if self._is_sparse:  # the scratch has room for the longest rows of X, once each
-            there = np.zeros(len(self._rows), bool)
-            there[rows] = True
-            if np.count_nonzero(there) < n:
-                raise ValueError("An example of a sparse X is there more than once in an epoch.")
         orders["end"][0] = n
         block = min(self._batch_size, MICRO_BATCH)
         first = 0
