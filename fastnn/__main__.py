@@ -1,5 +1,7 @@
 """``python -m fastnn``: a fit, a cross-validation and a grid search, with both libraries."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import platform

@@ -1,5 +1,7 @@
 """What the user may say about activation functions, in the form that make_net takes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any

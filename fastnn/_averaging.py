@@ -1,5 +1,7 @@
 """The parameter ``weight_average``: what to keep of the weights after each epoch."""
 
+from __future__ import annotations
+
 from numbers import Integral
 from typing import Any
 

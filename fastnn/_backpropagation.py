@@ -4,6 +4,8 @@ For learning and checking, not for training: elementwise functions, their slopes
 those of the kernels, the products are NumPy's. ``kernels.network`` does the same in blocks.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

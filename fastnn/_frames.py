@@ -5,6 +5,8 @@ that are text, or None where one is missing. Frames of pandas, polars and pyarro
 on paper are the same from here on.
 """
 
+from __future__ import annotations
+
 import re
 from numbers import Number
 from typing import Any, Self

@@ -1,5 +1,7 @@
 """Weights that the user gives: to start from (``init``) or to have at once (``from_weights``)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

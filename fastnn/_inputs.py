@@ -1,5 +1,7 @@
 """What users give: as the kernels take it, or an error that says what came and what is allowed."""
 
+from __future__ import annotations
+
 import contextlib
 import re
 import sys

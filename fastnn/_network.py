@@ -3,6 +3,8 @@
 Strings become codes here, and no array is computed with except by a kernel.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import threading

@@ -1,5 +1,7 @@
 """The update rule with its state, and the learning rate from epoch to epoch."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import DTypeLike
 

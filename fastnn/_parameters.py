@@ -1,5 +1,7 @@
 """The parameters that both estimators have: what they are, and what is allowed."""
 
+from __future__ import annotations
+
 import inspect
 import itertools
 from numbers import Integral, Real

@@ -1,5 +1,7 @@
 """The regressor: real targets in, real outputs out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self

@@ -3,6 +3,8 @@
 Epochs count from 0. To add one: its function, and its line in ``SCHEDULES``.
 """
 
+from __future__ import annotations
+
 import math
 
 from ._typing import Schedule

@@ -4,6 +4,8 @@ D^2 = 1 - loss(y, prediction) / loss(y, c), where c is the constant with the lea
 0 for the constant. R^2 is D^2 of the squared error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

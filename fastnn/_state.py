@@ -1,5 +1,7 @@
 """All attributes of an estimator, wherever a subclass keeps them."""
 
+from __future__ import annotations
+
 from typing import Any, TypeAlias
 
 from ._typing import Estimator

@@ -1,5 +1,7 @@
 """``Stream``: where batches of examples come from, and what is in one of them."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence

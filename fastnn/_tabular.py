@@ -1,5 +1,7 @@
 """The estimators for tables as they come; what they share is in ``_members``."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, overload
 

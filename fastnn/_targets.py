@@ -14,6 +14,8 @@ There are three kinds of target, each with the same methods::
     training_weight(...)        sample_weight, times that of the classes
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Real

@@ -1,5 +1,7 @@
 """The driver of the training kernel: whole epochs, or a loss and its gradient."""
 
+from __future__ import annotations
+
 import functools
 import time
 from collections.abc import Iterable

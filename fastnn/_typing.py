@@ -1,4 +1,4 @@
-"""The types that users give and get."""
+"""The types that users give and get, and what modules hand each other."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -28,7 +28,6 @@ class DaskCollection(Protocol):
 Array: TypeAlias = NDArray[Any]
 Data: TypeAlias = ArrayLike | SparseMatrix | Table
 TableData: TypeAlias = Data | Sequence[Any]  # rows of numbers, text and None
-Matrix: TypeAlias = Any  # an ndarray or a csr_array; SciPy has no types
 
 Units: TypeAlias = int | Sequence[int] | Array
 Activation: TypeAlias = str | tuple[str, float]
@@ -37,6 +36,8 @@ Schedule: TypeAlias = str | Callable[[int], float]
 Scoring: TypeAlias = str | Callable[..., float]
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[Mapping[Any, float]]
 Seed: TypeAlias = int | np.random.RandomState
+
+Matrix: TypeAlias = Any  # an ndarray or a csr_array; SciPy has no types
 Method = TypeVar("Method", bound=Callable[..., Any])
 Estimator = TypeVar("Estimator")
 Warnings: TypeAlias = list[tuple[str, type[Warning]]]  # for when a fit has succeeded

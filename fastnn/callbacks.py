@@ -4,6 +4,8 @@ They are callbacks as scikit-learn 1.9 has them, for ``set_callbacks`` of an est
 of a Pipeline that ends in one.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Sequence

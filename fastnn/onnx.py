@@ -4,6 +4,8 @@ Registering is a call, not what an import does: it changes a table of skl2onnx f
 process, and an import that nothing seems to use would soon be tidied away.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
