@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ._averaging import WeightAverage
 from ._monitor import non_finite_weights, out_of_time, overflow
 from ._warn import warn
-from .kernels.shuffle import shuffle
+from .kernels.train import shuffle
 
 INTERRUPTED = "Training interrupted by user.", UserWarning
 
