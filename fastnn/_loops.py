@@ -19,7 +19,7 @@ from ._monitor import non_finite_weights, out_of_time, overflow
 from ._typing import Array, Parameters, Warnings
 from ._warn import warn
 from .kernels.layout import Net
-from .kernels.shuffle import shuffle
+from .kernels.train import shuffle
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .kernels.shuffle import shuffle
-from .kernels.train import losses, predict, train
-
-_ENTRIES = train, predict, losses, shuffle
+from .kernels.train import kernels
 
 
 def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bool]:
@@ -40,6 +37,4 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
     for dtype in wanted:
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")
-    # A list, not a generator: all of them are compiled even if the first was not cached.
-    cached = {dtype.name: [entry.prepare(dtype) for entry in _ENTRIES] for dtype in wanted}
-    return {name: all(entries) for name, entries in cached.items()}
+    return {dtype.name: kernels.prepare(dtype) for dtype in wanted}

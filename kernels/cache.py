@@ -1,6 +1,6 @@
 """Entry points, compiled once for each dtype, and the files that keep their machine code.
 
-Each file holds one entry point for one dtype and one level of CPU. A wheel may bring them along, in
+Each file holds entry points for one dtype and one level of CPU. A wheel may bring them along, in
 ``built`` beside this file; what is not there is compiled, and stored in the disk cache.
 """
 
@@ -29,12 +29,11 @@ except ImportError:  # not on Windows
 import numba
 import numpy as np
 from numba import config, typeof
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-from .jit import entry, entry_context
+from .jit import Function, add_function, entry, load_machine_code, machine_code
 from .machine import CPU_FEATURES, CPU_NAME, LEVEL
 
 # Everything that machine code depends on, in 32 bits. It is in the names of the files, which so
@@ -157,8 +156,8 @@ def _write(path, content):
         raise
 
 
-class _Cache(NullCache):
-    """What Numba asks for machine code, and gives it to: files ``name`` in several folders.
+class _File:
+    """Where machine code is kept: a file ``name`` in one of several folders.
 
     Loading and saving end in no error, but in a warning: a kernel that cannot be loaded is
     compiled, and one that cannot be saved is compiled again in the next process.
@@ -205,36 +204,33 @@ class _Cache(NullCache):
                     fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
             yield
 
-    def _check(self, machine_code):
+    def _check(self, content):
         """A sum by which a file is known to be whole, and to be the one that its name says."""
-        return zlib.crc32(machine_code, zlib.crc32(self._name.encode())).to_bytes(4, "big")
+        return zlib.crc32(content, zlib.crc32(self._name.encode())).to_bytes(4, "big")
 
-    def load_overload(self, signature, target_context):
+    def load(self):
+        """A library and its functions, as they were saved; None if they were not."""
         for place in self._places():
             try:
                 content = place.read_bytes()
             except OSError:  # as a rule, there is none
                 continue
             try:
-                check, machine_code = content[:4], content[4:]
-                if check != self._check(machine_code):
+                check, content = content[:4], content[4:]
+                if check != self._check(content):
                     raise ValueError(f"{place} is damaged")
-                # Numba would first import all that it needs to compile, which takes far longer.
-                result = CompileResult._rebuild(entry_context(), *pickle.loads(machine_code))
+                serialized, functions = pickle.loads(content)
+                return load_machine_code(serialized), functions
             except Exception as error:
                 _warn_once(error)
-            else:
-                return result
         return None
 
-    def save_overload(self, signature, result):
+    def save(self, library, functions):
         try:
-            if result.library.has_dynamic_globals:
+            if library.has_dynamic_globals:
                 raise ValueError("machine code holds addresses of this process")
-            # The last are Python objects of all functions within, which no kernel asks for; loading
-            # them imported much of Numba.
-            machine_code = dumps((*result._reduce()[:-1], ()))
-            _write(self._place(), self._check(machine_code) + machine_code)
+            content = dumps((library.serialize_using_object_code(), functions))
+            _write(self._place(), self._check(content) + content)
         except Exception as error:  # a full disk
             _warn_once(error)
 
@@ -266,21 +262,83 @@ def _telling(dtype):
         timer.join()
 
 
+class Library:
+    """Kernels that Python calls, compiled together for each dtype: what they share is there once.
+
+    Parameters
+    ----------
+    name : str
+        How the files begin that keep their machine code.
+    """
+
+    def __init__(self, name):
+        self._name = name
+        self._entries = []
+        self._ready = set()
+
+    def entry(self, function, sample):
+        """An ``Entry``: the Python ``function``, compiled for arguments of the types that
+        ``sample(dtype)`` returns."""
+        self._entries.append(Entry(self, function, sample))
+        return self._entries[-1]
+
+    def prepare(self, dtype):
+        """Load the kernels for ``dtype`` or compile them; returns whether they were there."""
+        dtype = np.dtype(dtype)
+        with _compiling:
+            there = dtype in self._ready or self._prepare(dtype)
+            self._ready.add(dtype)
+        return there
+
+    def _prepare(self, dtype):
+        if config.DISABLE_JIT:
+            raise RuntimeError(
+                "NUMBA_DISABLE_JIT is set, but the matrix products of fastnn are compiled code "
+                "and have no Python form: unset it to fit or predict."
+            )
+        file = None
+        if DIGEST:
+            file = _File(f"{self._name}_{dtype.name}_{LEVEL}_{DIGEST}.nbc")
+        else:
+            _warn_once(_unreadable)
+        collecting = gc.isenabled()
+        gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
+        try:
+            with contextlib.ExitStack() as stack:
+                if file is None or file.is_empty:
+                    stack.enter_context(_telling(dtype.name))
+                if file is not None and file.is_empty:
+                    stack.enter_context(file.alone())
+                found = file and file.load()  # perhaps what another process has stored by now
+                library, functions = found or self._compile(dtype)
+                if file is not None and found is None:
+                    file.save(library, functions)
+        finally:
+            if collecting:
+                gc.enable()
+        for entry_, function in zip(self._entries, functions, strict=True):
+            entry_.take(dtype, library, function)
+        return found is not None
+
+    def _compile(self, dtype):
+        """Machine code for all of the kernels, and what there is to know of each of them."""
+        results = [entry_.compile(dtype) for entry_ in self._entries]
+        functions = [Function(r.fndesc, r.environment, r.signature) for r in results]
+        for function in functions:  # what it knows of each variable, no one asks for any more
+            function.description.typemap = function.description.calltypes = None
+        with global_compiler_lock:
+            return machine_code(f"{self._name}_{dtype.name}", results), functions
+
+
 class Entry:
     """A kernel that Python calls: one function per dtype, each with exactly one signature.
 
     A separate function object and file per dtype, closed to any other signature, means that no
     file can hold machine code for other argument types.
-
-    Parameters
-    ----------
-    function : callable
-        The Python function to compile.
-    sample : callable
-        ``sample(dtype)`` returns arguments of the types that the function takes.
     """
 
-    def __init__(self, function, sample):
+    def __init__(self, library, function, sample):
+        self._library = library
         self._function = function
         self._sample = sample
         self._compiled = {}
@@ -291,42 +349,25 @@ class Entry:
         try:
             return self._compiled[dtype]
         except KeyError:
-            with _compiling:
-                if dtype not in self._compiled:
-                    self._compiled[dtype] = self._compile(dtype)
-                return self._compiled[dtype]
+            self._library.prepare(dtype)
+            return self._compiled[dtype]
 
-    def prepare(self, dtype):
-        """Load the function for ``dtype`` or compile it; returns whether it was there already."""
-        in_memory = np.dtype(dtype) in self._compiled
-        return bool(self[dtype].stats.cache_hits) or in_memory
-
-    def _compile(self, dtype):
-        if config.DISABLE_JIT:
-            raise RuntimeError(
-                "NUMBA_DISABLE_JIT is set, but the matrix products of fastnn are compiled code "
-                "and have no Python form: unset it to fit or predict."
-            )
+    def _dispatcher(self, dtype):
         name = self._function.__name__
         function = types.FunctionType(self._function.__code__, self._function.__globals__, name)
         function.__qualname__ = f"{name}_{dtype.name}"  # two functions for Numba, too
-        signature = tuple(typeof(argument) for argument in self._sample(dtype))
-        dispatcher = entry(function)
-        if DIGEST:
-            dispatcher._cache = _Cache(f"{name.strip('_')}_{dtype.name}_{LEVEL}_{DIGEST}.nbc")
-        else:
-            _warn_once(_unreadable)
-        collecting = gc.isenabled()
-        gc.disable()  # compiling makes millions of objects: searching them took an eighth of it
-        try:
-            with contextlib.ExitStack() as stack:
-                if not DIGEST or dispatcher._cache.is_empty:
-                    stack.enter_context(_telling(dtype.name))
-                if DIGEST and dispatcher._cache.is_empty:
-                    stack.enter_context(dispatcher._cache.alone())
-                dispatcher.compile(signature)  # or load what another process has stored by now
-        finally:
-            if collecting:
-                gc.enable()
+        return entry(function)
+
+    def compile(self, dtype):
+        """What Numba makes of the function, without machine code."""
+        dispatcher = self._dispatcher(dtype)
+        arguments = tuple(typeof(argument) for argument in self._sample(dtype))
+        dispatcher.compile(arguments)
+        return dispatcher.overloads[arguments]
+
+    def take(self, dtype, library, function):
+        """From now on, run this function of the library for ``dtype``."""
+        dispatcher = self._dispatcher(dtype)
+        add_function(dispatcher, library, function)
         dispatcher.disable_compile()
-        return dispatcher
+        self._compiled[dtype] = dispatcher

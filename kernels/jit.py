@@ -1,12 +1,13 @@
 """How kernels are compiled: for which CPU, and with which options of Numba."""
 
 from functools import cache
+from typing import NamedTuple
 
 from llvmlite.binding import Linkage, parse_assembly
 from numba import njit
 from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
-from numba.core.compiler import Compiler
+from numba.core.compiler import Compiler, compile_result
 from numba.core.registry import cpu_target
 
 from .machine import CPU_FEATURES, CPU_NAME
@@ -32,8 +33,32 @@ class _Library(JITCodeLibrary):
         pass
 
 
+def _link(module, libraries):
+    """Link libraries into a module, and all that they call, each of them once.
+
+    Numba would link what a function calls into it, and both into each of its callers, again and
+    again on the way up.
+    """
+    linked, waiting = set(), [*libraries]
+    while waiting:
+        library = waiting.pop(0)
+        if library in linked:
+            continue
+        linked.add(library)
+        if isinstance(library, _InnerLibrary):
+            module.link_in(library._final_module, preserve=True)
+            waiting += library._linking_libraries
+        else:
+            module.link_in(library._get_module_for_linking(), preserve=True)
+
+
 class _EntryLibrary(_Library):
-    """The code of a function that Python calls, and its form on disk."""
+    """The code of functions that Python calls and of all that they call, and its form on disk."""
+
+    def finalize(self):
+        _link(self._final_module, self._linking_libraries)
+        self._linking_libraries = []
+        super().finalize()
 
     def _optimize_final_module(self):
         # No one else calls what is in it: what is not needed of its arguments need not be passed.
@@ -48,8 +73,7 @@ class _EntryLibrary(_Library):
 
         Numba adds LLVM code, for other functions to link: they do not call entry points.
         """
-        self._ensure_finalized()
-        wrappers = [f.name for f in self.get_defined_functions() if "cpython" in f.name]
+        wrappers = [f.name for f in self.get_defined_functions() if _is_wrapper(f)]
         stubs = "".join(f'define void @"{name}"() {{ unreachable }}\n' for name in wrappers)
         return (
             self.name,
@@ -76,19 +100,8 @@ class _InnerLibrary(_Library):
         function.linkage = Linkage.linkonce_odr
 
     def _get_module_for_linking(self):
-        # Numba would link what a function calls into it, and both into each of its callers, again
-        # and again on the way up: here, all that an entry point calls comes together once.
-        module, linked, waiting = self._final_module.clone(), {self}, [*self._linking_libraries]
-        while waiting:
-            library = waiting.pop(0)
-            if library in linked:
-                continue
-            linked.add(library)
-            if isinstance(library, _InnerLibrary):
-                module.link_in(library._final_module, preserve=True)
-                waiting += library._linking_libraries
-            else:
-                module.link_in(library._get_module_for_linking(), preserve=True)
+        module = self._final_module.clone()
+        _link(module, self._linking_libraries)
         return module
 
 
@@ -99,6 +112,23 @@ class _InnerCodegen(_Codegen):
 
     def set_env(self, name, environment):
         pass
+
+
+def _is_wrapper(function):
+    """Whether Python calls the function, with Python objects."""
+    return "cpython" in function.name
+
+
+class _CalledLibrary(_InnerLibrary):
+    """The same, of a function that Python calls, before it comes together with others."""
+
+    def _offer(self, function):
+        if not _is_wrapper(function):
+            super()._offer(function)
+
+
+class _CalledCodegen(_InnerCodegen):
+    _library_class = _CalledLibrary
 
 
 class _SharedLibrary(_InnerLibrary):
@@ -119,15 +149,52 @@ def _context(codegen):
     return cpu_target.target_context.subtarget(_internal_codegen=codegen("fastnn"))
 
 
-def entry_context():
-    """The context in which entry points are compiled, and into which they are loaded."""
-    return _context(_EntryCodegen)
+class Function(NamedTuple):
+    """What there is to know of a function that Python calls, beside its machine code."""
+
+    description: object  # Numba's, of its names and types
+    environment: object  # constants that are Python objects
+    signature: object
+
+
+def machine_code(name, results):
+    """Machine code for functions that Python calls, from what Numba made of each: a library."""
+    library = _context(_EntryCodegen).codegen().create_library(name)
+    library.enable_object_caching()
+    for result in results:
+        library.add_linking_library(result.library)
+    library.finalize()
+    return library
+
+
+def load_machine_code(serialized):
+    """A library from what its ``serialize_using_object_code`` returned."""
+    return _context(_EntryCodegen).codegen().unserialize_library(serialized)
+
+
+def add_function(dispatcher, library, function):
+    """Let a dispatcher, what Python calls, run the function of a library."""
+    context = _context(_EntryCodegen)
+    description, environment, signature = function
+    # Numba's own way from files would first import all that it needs to compile, which takes far
+    # longer.
+    result = compile_result(
+        signature=signature,
+        entry_point=context.get_executable(library, description, environment),
+        library=library,
+        fndesc=description,
+        environment=environment,
+        target_context=context,
+        objectmode=False,
+    )
+    dispatcher.add_overload(result)
 
 
 # Passes of Numba that kernels do without: they have no closures, comprehensions, with blocks,
 # array expressions, literally, raise or prange, and dead branches are left to LLVM. Each pass goes
 # through the whole function, and many of them analyse it anew.
 _IDLE = {
+    typed_passes.IRLegalization,  # says where variables end, for those that own what they refer to
     untyped_passes.WithLifting,
     untyped_passes.InlineClosureLikes,
     untyped_passes.RewriteDynamicRaises,
@@ -158,7 +225,7 @@ class EntryCompiler(_Compiler):
     """Numba's pipeline for the functions that Python calls."""
 
     def __init__(self, typing_context, target_context, *arguments):
-        super().__init__(typing_context, entry_context(), *arguments)
+        super().__init__(typing_context, _context(_CalledCodegen), *arguments)
 
 
 class InnerCompiler(_Compiler):

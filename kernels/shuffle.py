@@ -11,8 +11,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .cache import Entry
-
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -30,7 +28,7 @@ def _next_uint32(typingctx, address, state):
     return types.int64(types.int64, types.int64), codegen
 
 
-def _shuffle(order, places, address, state):
+def fisher_yates(order, places, address, state):
     """Shuffle ``order``; ``places``, of the same size, is scratch."""
     i, mask = order.size - 1, 1
     while mask < i:
@@ -46,9 +44,6 @@ def _shuffle(order, places, address, state):
         order[i], order[place] = order[place], order[i]
 
 
-def _sample_shuffle(dtype):
+def sample_fisher_yates(dtype):
     indices = np.zeros(1, np.int64)
     return indices, indices, 0, 0
-
-
-shuffle = Entry(_shuffle, _sample_shuffle)

@@ -1,4 +1,4 @@
-"""The three entry points that Python calls, compiled once per dtype: train, predict, losses.
+"""The entry points that Python calls, compiled together for each dtype.
 
 ``train`` and ``predict`` are run by every thread with its own ``thread`` number, 0 in the thread
 that called ``fit`` or ``predict``. Training returns after a slice of an epoch, so that Python stays
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cache import Entry
+from .cache import Library
 from .inputs import is_sparse, sum_gradient
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
@@ -38,6 +38,7 @@ from .plan import (
     work_for,
 )
 from .rules import coefficients
+from .shuffle import fisher_yates, sample_fisher_yates
 from .team import (
     TIME_OVER,
     end_slice_in_time,
@@ -362,6 +363,8 @@ def _sample_losses(dtype):
     return _SAMPLE_NET, vector, vector, vector, vector
 
 
-train = Entry(_train, _sample_train)
-predict = Entry(_predict, _sample_predict)
-losses = Entry(_losses, _sample_losses)
+kernels = Library("kernels")
+train = kernels.entry(_train, _sample_train)
+predict = kernels.entry(_predict, _sample_predict)
+losses = kernels.entry(_losses, _sample_losses)
+shuffle = kernels.entry(fisher_yates, sample_fisher_yates)
