@@ -110,20 +110,20 @@ def prepare_weights(features, hidden, sparse):
             model = MLPRegressor(max_iter=1, **settings).fit(given, y.ravel())
             seconds = time.process_time() - started
         parts = iter([model.intercepts_[0], model.coefs_[1], model.intercepts_[1]])
-        error = 0.0
+        of_weights = 0.0
         for rows, theta in expected():
             mine = model.coefs_[0][rows] if rows is not None else next(parts)
-            error = max(error, abs(mine - theta).max())
+            of_weights = max(of_weights, abs(mine - theta).max())
         a = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0)
         output = a @ model.coefs_[1] + model.intercepts_[1]
-        error = max(error, abs(model.predict(given) - output.ravel()).max())
+        of_prediction = abs(model.predict(given) / output.ravel() - 1).max()
         weights = model.coefs_[0]
         return dict(
             n=weights.size,
             bytes=weights.nbytes,
             memory=memory.most,
             seconds=seconds,
-            error=f"{error:.1e} (of steps of {rate:g})",
+            error=f"{of_weights / rate:.1e} of a step, {of_prediction:.1e} of a prediction",
         )
 
     return run
