@@ -8,7 +8,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 
-DEPENDENCIES = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 # All kernels, and where fastnn depends most on what other libraries do.
 QUICK = [
     f"tests/test_{name}.py"
@@ -43,4 +43,16 @@ def newest(session):
 @nox.session(python="3.11")
 def oldest(session):
     """The lower bounds of pyproject.toml."""
-    _test(session, *(requirement.replace(">=", "==") for requirement in DEPENDENCIES))
+    _test(session, *_lower_bounds(PROJECT["dependencies"]))
+
+
+@nox.session(python="3.11")
+def oldest_dask(session):
+    """That of the extra dask, with the pandas of its days: the tests of ``fastnn.dask``."""
+    bounds = _lower_bounds(PROJECT["optional-dependencies"]["dask"])
+    session.install("-e", ".", *bounds, "dask[dataframe]", "pandas==2.2.2", "pytest>=9")
+    session.run("pytest", *(session.posargs or ["tests/test_dask.py"]))
+
+
+def _lower_bounds(requirements):
+    return [requirement.replace(">=", "==") for requirement in requirements]

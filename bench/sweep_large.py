@@ -1,5 +1,7 @@
 """Sections of the sweep about what 32 bits cannot count; returns what ``sweep_training`` says."""
 
+import ctypes
+import mmap
 import tempfile
 import threading
 import time
@@ -8,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-ROWS, ENTRIES, STEP = 10_000, 200, 20  # of a block of sparse X: an entry in each 20 columns
+# Of a block of sparse X, whole pages of memory: an entry in each 20 columns.
+ROWS, ENTRIES, STEP = 10_240, 200, 20
 BATCH = 32
 
 
 def large(settings):
     """Weights of more than 2**31 bytes, sparse X of more than 2**31 entries, with --full."""
     features, hidden = (60_000, 9_500) if settings.full else (600, 95)
-    blocks = 1_075 if settings.full else 3
+    blocks = 1_050 if settings.full else 3
     rows, raw = [], {}
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
@@ -110,23 +113,40 @@ def prepare_weights(features, hidden, sparse):
             model = MLPRegressor(max_iter=1, **settings).fit(given, y.ravel())
             seconds = time.process_time() - started
         parts = iter([model.intercepts_[0], model.coefs_[1], model.intercepts_[1]])
-        error = 0.0
+        of_weights = 0.0
         for rows, theta in expected():
             mine = model.coefs_[0][rows] if rows is not None else next(parts)
-            error = max(error, abs(mine - theta).max())
+            of_weights = max(of_weights, abs(mine - theta).max())
         a = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0)
         output = a @ model.coefs_[1] + model.intercepts_[1]
-        error = max(error, abs(model.predict(given) - output.ravel()).max())
+        of_prediction = abs(model.predict(given) / output.ravel() - 1).max()
         weights = model.coefs_[0]
         return dict(
             n=weights.size,
             bytes=weights.nbytes,
             memory=memory.most,
             seconds=seconds,
-            error=f"{error:.1e} (of steps of {rate:g})",
+            error=f"{of_weights / rate:.1e} of a step, {of_prediction:.1e} of a prediction",
         )
 
     return run
+
+
+def _mapped(path, array, times):
+    """A file of ``array``, mapped so many times in a row: as one of that size, without the disk."""
+    array.tofile(path)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.mmap.restype = ctypes.c_void_p
+    reserved = mmap.mmap(-1, times * array.nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    whole = np.frombuffer(reserved, array.dtype)
+    with open(path, "rb") as file:
+        for i in range(times):
+            at = whole.ctypes.data + i * array.nbytes
+            private_fixed = mmap.MAP_PRIVATE | 0x10
+            if libc.mmap(at, array.nbytes, mmap.PROT_READ, private_fixed, file.fileno(), 0) != at:
+                raise OSError(ctypes.get_errno(), "mmap failed")
+    return whole
 
 
 def prepare_entries(blocks, folder):
@@ -136,27 +156,23 @@ def prepare_entries(blocks, folder):
     """
     from fastnn import MLPRegressor
 
-    rng = np.random.default_rng(0)
+    rng, n = np.random.default_rng(0), blocks * ROWS
     columns = np.arange(0, ENTRIES * STEP, STEP) + rng.integers(0, STEP, (ROWS, ENTRIES))
     values = rng.standard_normal((ROWS, ENTRIES), np.float32)
-    starts = np.arange(0, ROWS * ENTRIES + 1, ENTRIES)
-    block = sp.csr_array((values.ravel(), columns.ravel(), starts), shape=(ROWS, ENTRIES * STEP))
-    of_block = block @ rng.standard_normal(block.shape[1], np.float32) / np.sqrt(ENTRIES)
+    starts = np.arange(0, n * ENTRIES + 1, ENTRIES)
+    shape = ROWS, ENTRIES * STEP
+    block = sp.csr_array((values.ravel(), columns.ravel(), starts[: ROWS + 1]), shape=shape)
+    of_block = block @ rng.standard_normal(shape[1], np.float32) / np.sqrt(ENTRIES)
     y = np.concatenate([of_block * np.float32(np.cos(i)) for i in range(blocks)])
-    for name, array in (("values", values), ("columns", columns.astype(np.int64))):
-        with open(folder / name, "wb") as file:
-            for _ in range(blocks):
-                array.tofile(file)
-    n = blocks * ROWS
     X = sp.csr_array(
         (
-            np.memmap(folder / "values", np.float32, "r"),
-            np.memmap(folder / "columns", np.int64, "r"),
-            np.arange(0, n * ENTRIES + 1, ENTRIES),
+            _mapped(folder / "values", values, blocks),
+            _mapped(folder / "columns", columns, blocks),
+            starts,
         ),
-        shape=(n, block.shape[1]),
+        shape=(n, shape[1]),
     )
-    settings = dict(hidden_layer_sizes=4, batch_size=1_000, shuffle=False, random_state=0)
+    settings = dict(hidden_layer_sizes=4, batch_size=1_024, shuffle=False, random_state=0)
 
     def run():
         with OwnMemory() as memory:

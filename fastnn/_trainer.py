@@ -68,11 +68,11 @@ class Trainer:
         if n_threads is None:
             most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
+        # Of these two, large networks touch little: what is not touched takes no memory.
         theta_t = empty_theta(theta.size, theta.dtype)
-        theta_t[...] = 0
         self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
-        self.gradient = np.zeros_like(theta)
+        self.gradient = np.zeros(theta.size, theta.dtype)
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
