@@ -417,6 +417,18 @@ def test_gradient_rule_leaves_the_weights_alone():
     np.testing.assert_array_equal(theta, before)
 
 
+def test_a_sparse_example_may_come_several_times_in_a_mini_batch():
+    net, theta, data, _ = words()
+    rows = np.arange(64)
+    rows[:4] = np.argmax(np.diff(data.row_starts))
+    X = sp.csr_array((data.values, data.columns, data.row_starts), shape=(64, 300))[rows]
+    repeated = make_data(X, codes=data.codes[rows])
+    _, expected, _ = run(net, theta, repeated, 4, LAZY["adam"], epochs=1)
+    with Trainer(net, theta, data, 4, 1, np.zeros((2, theta.size))) as trainer:
+        trainer.run_epoch(rows, LAZY["adam"])
+    np.testing.assert_array_equal(theta, expected)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_denormals_are_zero_in_training_and_nowhere_else(n_threads):
     """Second moments that shrink into them made single-example training half as slow again."""
