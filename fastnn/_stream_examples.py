@@ -236,6 +236,8 @@ class Streamed:
         for number, batch in enumerate(self._stream._opened()):
             with _naming(number, first, when):
                 X, y, weight = self._stream._parts(batch)
+                if sp.issparse(X):
+                    raise TypeError("X is sparse, but a stream takes dense X alone.")
                 if len(X) == 0:
                     continue
                 X, y, weight = self._checked(X, y, weight, reset and first == 0)
@@ -269,8 +271,6 @@ class Streamed:
         # Validation takes most of the time of a small batch.
         if self._n_rows is None or not self._is_plain(X, y):
             X, y = checked_data(estimator, X, y, reset)
-        if sp.issparse(X):
-            raise ValueError("X is sparse, but a stream takes dense X alone.")
         weight = checked_weight_of_part(weight, X)
         kind = y.dtype.kind if is_classifier(self._estimator) else None
         like = X.dtype, kind, y.ndim, weight is not None

@@ -310,6 +310,27 @@ FITS = {
         {},
         "class 1 of y has only one.*X_val",
     ),
+    "no place for all classes in the part set aside": (
+        classifier(early_stopping=True),
+        X[:4],
+        [0, 0, 1, 1],
+        {},
+        "both parts must have at least one of each of the 2 classes",
+    ),
+    "all set aside": (
+        regressor(early_stopping=True, validation_fraction=0.9),
+        X[:4],
+        Z[:4],
+        {},
+        "no example would be left to train on",
+    ),
+    "smooth labels of another loss": (
+        classifier(loss="squared_error", label_smoothing=0.1),
+        X,
+        Y,
+        {},
+        "label_smoothing=0.1 is for loss='log_loss', got loss='squared_error'",
+    ),
     "two billion columns": (
         classifier(),
         sp.csr_array(([1.0], ([0], [2**31 + 5])), shape=(40, 2**31 + 9)),

@@ -379,6 +379,8 @@ def test_what_does_not_go_together_is_an_error(client):
         model.fit(on_dask(X), on_dask(Y, 100))
     with pytest.raises(ValueError, match="two dimensions"):
         model.fit(on_dask(Y), on_dask(Y))
+    with pytest.raises(ValueError, match="no rows in any of its partitions"):
+        model.fit(da.zeros((0, 12)), da.zeros(0))
     with pytest.raises(ValueError, match="requires y to be passed"):
         model.fit(on_dask(X), None)
     for other in (dask.delayed(X), dask.bag.from_sequence([1, 2])):

@@ -185,6 +185,14 @@ def test_errors_say_what_came_and_what_is_expected(message):
         MLPClassifier.from_weights(coefs, intercepts, **params)
 
 
+def test_several_quantiles_have_an_output_each():
+    W, b = np.zeros((2, 3)), np.zeros(3)
+    quantiles = {"loss": "quantile", "quantile": [0.1, 0.5, 0.9]}
+    assert MLPRegressor.from_weights([W], [b], **quantiles).predict([[1, 2]]).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"an output for each quantile .* but .* has 4 columns"):
+        MLPRegressor.from_weights([np.zeros((2, 4))], [np.zeros(4)], **quantiles)
+
+
 def test_the_regressor_knows_no_classes():
     with pytest.raises(TypeError, match="classes"):
         MLPRegressor.from_weights([V], [c], classes=[0, 1])

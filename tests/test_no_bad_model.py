@@ -143,6 +143,13 @@ def test_the_metric_of_several_quantiles():
 
 
 @quiet
+@pytest.mark.parametrize("loss", ["absolute_error", "huber", "quantile"])
+def test_a_constant_target_has_the_score_1_if_it_is_met_and_0_otherwise(loss):
+    model = MLPRegressor.from_weights([np.zeros((2, 1))], [[3.0]], loss=loss)
+    assert model.score(np.ones((5, 2)), np.full(5, 3.0)) == 1
+    assert model.score(np.ones((5, 2)), np.full(5, 3.5)) == 0
+
+
 def test_the_metric_of_several_quantiles_as_a_scorer():
     quantiles = [0.1, 0.9]
     scorer = make_scorer(d2_quantile_score, quantiles=quantiles)

@@ -284,7 +284,7 @@ BAD = {
     "length": (lambda x, y: (x, y[1:]), "inconsistent"),
     "dimensions": (lambda x, y: (x, np.column_stack([y, y])), "dimensions"),
     "weights": (lambda x, y: (x, y, np.ones(len(y))), "sample_weight"),
-    "sparse": (lambda x, y: (sp.csr_array(x), y), "sparse"),
+    "sparse": (lambda x, y: (sp.csr_array(x), y), "takes dense X alone"),
     "text": (lambda x, y: (x.astype(str) + np.array("a"), y), "numbers"),
     "no y": (lambda x, y: (x,), "no y"),
     "no batch": (lambda x, y: x, "tuple"),
@@ -331,6 +331,25 @@ def test_labels_that_are_new_in_a_later_epoch_are_an_error():
         new = failing((2, 1), lambda x, y, label=label: (x, np.full(len(y), label)), y)
         with pytest.raises(ValueError, match=f"Batch 1 .*in epoch 2.*labels.*{label}"):
             make(**SETTINGS).fit(Stream(new))
+
+
+def test_a_batch_with_other_labels_than_the_first_is_an_error():
+    make, y = TARGETS["labels"]
+    fewer = failing((0, 4), lambda x, y: (x, y[:, :2]), y)
+    with pytest.raises(ValueError, match=r"(?s)Batch 4 .*y has 2 labels, but 3 in the first batch"):
+        make(**SETTINGS).fit(Stream(fewer))
+
+
+def test_sparse_batches_are_an_error_from_the_first_on():
+    with pytest.raises(TypeError, match=r"(?s)Batch 0 .*a stream takes dense X alone"):
+        MLPRegressor(**SETTINGS).fit(Stream([(sp.csr_array(X), SCORE)]))
+
+
+def test_columns_of_truth_values_are_zeros_and_ones():
+    flags = X > 0
+    table = pa.table({**dict(zip(COLUMNS, flags.T, strict=True)), "y": SCORE})
+    found = MLPRegressor(**SETTINGS).fit(Stream([table], target="y"))
+    assert_same(found, MLPRegressor(**SETTINGS).fit(flags.astype(float), SCORE))
 
 
 def test_columns_that_change_are_an_error():

@@ -173,6 +173,10 @@ def test_errors_name_the_column():
             model.predict(in_objects(COLUMNS | {name: values}))
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict(in_pandas(COLUMNS)[list(COLUMNS)[::-1]])
+    with pytest.raises(ValueError, match=r"0 sample\(s\) \(shape=\(0, \d+\)\)"):
+        model.predict(in_pandas(COLUMNS)[:0])
+    with pytest.raises(ValueError, match=r"0 feature\(s\) \(shape=\(0, 0\)\)"):
+        TabularClassifier(**SMALL).fit(pd.DataFrame(index=range(N)), Y)
 
 
 def test_whole_numbers_of_a_type_of_categories_are_categories():
@@ -537,6 +541,9 @@ def test_given_validation_examples_are_those_of_all_members(make, y):
     if make is TabularClassifier:
         with pytest.raises(ValueError, match=r"labels that y has not: \[7\]"):
             make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE, y_val=y + 7 * (y == 1) - (y == 1))
+    else:
+        with pytest.raises(ValueError, match="y_val has 2 outputs, but y has 1"):
+            make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE, y_val=np.column_stack([y, y]))
 
 
 def test_without_a_part_held_out_all_is_trained_on():

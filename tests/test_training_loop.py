@@ -33,7 +33,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
-from fastnn import MLPClassifier, MLPRegressor, _loops
+from fastnn import MLPClassifier, MLPRegressor, _loops, warmup
 from fastnn import _callbacks as callbacks
 from fastnn._averaging import WeightAverage
 from fastnn._schedules import SCHEDULES, rate
@@ -103,6 +103,11 @@ def test_one_cycle():
 def test_step():
     np.testing.assert_allclose(rates("step", 9), np.repeat([1, 0.1, 0.01], 3))
     np.testing.assert_allclose(rates("step", 4), [1, 1, 0.1, 0.01])
+
+
+def test_there_are_kernels_for_floats_alone():
+    with pytest.raises(ValueError, match="dtypes must be 'float32' or 'float64', got 'int32'"):
+        warmup(["float64", "int32"])
 
 
 def test_warmup():
