@@ -6,7 +6,7 @@ of the rows out of its training, by which its best epoch is found.
 
 import time
 from abc import ABC
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -43,13 +43,16 @@ BLOCK = 2**14
 class BaseTabular(Followed, BaseEstimator, ABC):
     """What both share: everything but the target."""
 
+    # The "?" of notebooks, and tooltips with the text on each parameter.
+    _doc_link_module = "fastnn"
+    _doc_link_template = "https://github.com/fastnn-mlp/fastnn-mlp/blob/main/docs/tabular.md"
     _parameter_constraints = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": CONSTRAINTS["hidden_layer_sizes"],
         "max_iter": CONSTRAINTS["max_iter"],
         "max_time": CONSTRAINTS["max_time"],
         "numerical_embedding": [None, StrOptions({"piecewise_linear", "periodic"})],
-        "validation_fraction": CONSTRAINTS["validation_fraction"],
+        "validation_fraction": [Interval(Real, 0, 0.5, closed="both")],
         "random_state": CONSTRAINTS["random_state"],
         "n_threads": CONSTRAINTS["n_threads"],
         "verbose": CONSTRAINTS["verbose"],
@@ -203,7 +206,12 @@ class BaseTabular(Followed, BaseEstimator, ABC):
 
     def _parts(self, target, rng):
         """The rows that each member holds out."""
-        n_parts = max(2, round(1 / self.validation_fraction))
+        n_parts = round(1 / self.validation_fraction)
+        if n_parts > len(target):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of the {len(target)} examples is "
+                "less than one. Increase it, set it to 0, or give X_val and y_val."
+            )
         parts = [part for _, part in self._splitter(target, n_parts, rng)]
         return [parts[i % n_parts] for i in range(self.n_members)]
 
