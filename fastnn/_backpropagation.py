@@ -51,6 +51,11 @@ class Network(NamedTuple):
     huber_delta : float, default=1.0
         Of 'huber'.
 
+    See Also
+    --------
+    backpropagation : All numbers of such a network, for given examples.
+    MLPRegressor.from_weights : An estimator with given weights.
+
     Examples
     --------
     >>> from fastnn import Network, backpropagation
@@ -135,6 +140,11 @@ def backpropagation(
     ValueError
         If shapes do not fit, or derivatives through a step function are asked for: its own is zero
         almost everywhere, so that no error comes through.
+
+    See Also
+    --------
+    Network : A network given by its matrices.
+    MLPClassifier : Has its weights in this layout as ``Theta_``.
 
     Examples
     --------

@@ -73,6 +73,11 @@ def to_sklearn(model, **params):
     NotFittedError
         If the model is not fitted.
 
+    See Also
+    --------
+    from_sklearn : The way back.
+    onnx.register : Networks as ONNX.
+
     Examples
     --------
     >>> from fastnn import MLPRegressor, to_sklearn
@@ -233,6 +238,11 @@ def from_sklearn(model):
     NotFittedError
         If it is not fitted.
 
+    See Also
+    --------
+    to_sklearn : The way back.
+    MLPClassifier.from_weights : From weights of other libraries.
+
     Examples
     --------
     >>> import numpy as np
@@ -320,6 +330,10 @@ def skops_types():
     list of str
         The estimators, and what they keep to go on with: all that a saved estimator of fastnn
         holds, also a checkpoint, but for functions and estimators of your own.
+
+    See Also
+    --------
+    to_sklearn : An estimator that skops trusts by itself.
 
     Examples
     --------

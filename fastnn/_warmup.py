@@ -29,6 +29,14 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
     ValueError
         If a dtype is neither float32 nor float64.
 
+    See Also
+    --------
+    MLPClassifier : Compiles by its first fit what is not there yet.
+
+    Notes
+    -----
+    ``python -m fastnn warmup`` does the same, for container images.
+
     Examples
     --------
     >>> import fastnn

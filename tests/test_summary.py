@@ -11,7 +11,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastnn import MLPClassifier, MLPRegressor, _summary
+from fastnn import (
+    MLPClassifier,
+    MLPRegressor,
+    TabularClassifier,
+    TabularRegressor,
+    _summary,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -83,7 +89,7 @@ def test_the_page_of_a_notebook_has_the_layers_beside_what_scikit_learn_shows():
         assert 0 < float(circle.get("cx")) < float(svg.get("width"))
         assert 20 < float(circle.get("cy")) < float(svg.get("height")) - 20
     assert svg.find("path").get("d").count("M") == 6 * 6 + 6 * 3 + 3 * 6
-    assert re.search(r"<td>total</td>.*?<td>655</td><td>5,240</td>", page)
+    assert re.search(r"<td>total</td>.*?>655</td><td [^>]*right[^>]*>5,240</td>", page)
     assert "Network" in model._repr_mimebundle_()["text/html"]
 
 
@@ -122,6 +128,13 @@ def test_each_parameter_has_a_tooltip_and_the_class_a_link(make):
     for name in model.get_params():
         assert f"--doc-link-{name};" in page, name
         assert common.get_docstring(make, "Parameters", name), name
+
+
+@pytest.mark.parametrize("make", [TabularClassifier, TabularRegressor])
+def test_estimators_for_tables_have_tooltips_and_a_link_to_their_page(make):
+    page = make()._repr_html_()
+    assert f'href="{make()._get_doc_link()}">?' in page
+    assert make()._get_doc_link().endswith("docs/tabular.md")
 
 
 def test_a_subclass_of_a_user_has_no_link_to_a_page_that_is_not_its_own():
