@@ -266,7 +266,17 @@ def _target_matrix(net, y, n):
 
 def _of_estimator(estimator, X, y):
     """X, targets ``(n, n_outputs)`` or None, matrices and ``Net`` of a fitted estimator."""
+    if not isinstance(estimator, BaseMLP):
+        raise TypeError(
+            "network must be an MLPClassifier, an MLPRegressor or a Network, got "
+            f"{type(estimator).__module__}.{type(estimator).__name__}."
+        )
     check_is_fitted(estimator)
+    if estimator._continued is not None:
+        raise ValueError(
+            "A network of an estimator for tables reads sparse rows in a way of its own, by sums "
+            "of weights, which backpropagation does not show."
+        )
     estimator = shallow_copy(estimator)  # what validation and encoding may keep stays out of it
     coefs, intercepts = estimator.coefs_, estimator.intercepts_
     Theta = [np.vstack([b, W]).T.astype(np.float64) for W, b in zip(coefs, intercepts, strict=True)]

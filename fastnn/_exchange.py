@@ -88,8 +88,16 @@ def to_sklearn(model, **params):
     from sklearn import neural_network  # by those alone who need it: it takes 10 ms
 
     if not isinstance(model, BaseMLP):
-        raise TypeError(f"model must be an estimator of fastnn, got {type(model).__name__}.")
+        raise TypeError(
+            "model must be an MLPClassifier or MLPRegressor of fastnn, got "
+            f"{type(model).__module__}.{type(model).__name__}."
+        )
     check_is_fitted(model)
+    if model._continued is not None:
+        raise ValueError(
+            "A network of an estimator for tables reads sparse rows in a way of its own, by sums "
+            "of weights: scikit-learn's would predict something else of them."
+        )
     make = neural_network.MLPClassifier if is_classifier(model) else neural_network.MLPRegressor
     settings = model._settings()
     others = params.keys() - (vars(settings).keys() - _PREDICTS)
@@ -263,7 +271,7 @@ def from_sklearn(model):
     else:
         raise TypeError(
             "model must be an MLPClassifier or MLPRegressor of sklearn.neural_network, got "
-            f"{type(model).__name__}."
+            f"{type(model).__module__}.{type(model).__name__}."
         )
     check_is_fitted(model, "coefs_")
     optimizer = getattr(model, "_optimizer", None)

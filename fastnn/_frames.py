@@ -17,6 +17,8 @@ from ._inputs import TIME_DTYPES, TIME_TYPES, as_table, is_missing
 
 # What pandas, polars and pyarrow call the types of categories, also of those that are numbers.
 _CATEGORY_DTYPES = re.compile("category|Categorical|Enum|dictionary")
+# What is a number among objects.
+_NUMBERS = Number, np.bool_
 # Integers of polars that NumPy has not.
 _WIDE_DTYPES = "Int128", "UInt128"
 
@@ -98,7 +100,7 @@ def _read(name, column, was_category):
     for value in present:
         if isinstance(value, (*TIME_TYPES, complex, np.complexfloating)):
             raise ValueError(_neither(name, f"holds {value!r}"))
-    if not is_category and all(isinstance(value, Number) for value in present):
+    if not is_category and all(isinstance(value, _NUMBERS) for value in present):
         distinct.update((value, _float(value)) for value in present)
         return _finite(name, np.array([distinct[value] for value in values], np.float64))
     distinct.update((value, _text(value)) for value in present)
@@ -114,9 +116,9 @@ def _float(value):
 
 def _text(value):
     """A category as text. Equal numbers are one category: 1, 1.0 beside what is missing, True."""
-    if not isinstance(value, Number):
+    if not isinstance(value, _NUMBERS):
         return str(value)
-    if not isinstance(value, Integral):
+    if not isinstance(value, (Integral, np.bool_)):
         value = float(value)
         if not value.is_integer():
             return str(value)

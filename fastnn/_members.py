@@ -161,7 +161,8 @@ class BaseTabular(Followed, BaseEstimator, ABC):
 
         def fit_member(i):
             member = self._member(**settings, random_state=seeds[i])
-            member._continued = self._encoder.continued
+            if self._encoder.is_sparse:
+                member._continued = self._encoder.continued
             if ends is not None:
                 turns = -(-(self.n_members - i) // n_workers)  # this one and those after it
                 member.max_time = max(1e-9, (ends - time.monotonic()) / turns)

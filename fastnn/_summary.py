@@ -107,7 +107,7 @@ def as_html(estimator):
         cells = "".join(
             f"<td>{html.escape(cell)}</td>"
             if k in NAMES
-            else f'<td style="text-align: right">{cell}</td>'
+            else f'<td style="text-align: right !important">{cell}</td>'
             for k, cell in enumerate(line)
         )
         lines.append(f'<tr class="default">{cells}</tr>')

@@ -16,7 +16,7 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
 
     Parameters
     ----------
-    dtypes : iterable of {'float32', 'float64'}
+    dtypes : iterable of {'float32', 'float64'}, or one of them
         The types of X to be ready for.
 
     Returns
@@ -42,7 +42,7 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
     >>> import fastnn
     >>> ready = fastnn.warmup(["float64"])
     """
-    wanted = [np.dtype(dtype) for dtype in dtypes]
+    wanted = [np.dtype(dtype) for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
     for dtype in wanted:
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")

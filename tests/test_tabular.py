@@ -195,14 +195,23 @@ def test_whole_numbers_of_a_type_of_categories_are_categories():
 
 def test_equal_numbers_are_one_category_in_any_column_and_any_order():
     """What a row predicts depends on no other row, nor on the type of the column it comes in."""
-    values = [1, True, 1.0, decimal.Decimal("1.0"), np.float32(1)]
+    values = [np.True_, 1, True, 1.0, decimal.Decimal("1.0"), np.float32(1)]
     others = ["x", 2.5]
     column = np.array([*values, *others, None] * 30, object)
-    y = [0, 0, 0, 0, 0, 1, 1, 2] * 30
+    y = [0, 0, 0, 0, 0, 0, 1, 1, 2] * 30
     model = TabularClassifier(**SMALL).fit(column[:, None], y)
     assert model._encoder.one_hot.categories_[0].tolist() == ["1", "2.5", "x", None]
     expected = model.predict_proba(column[:1, None])
-    for one in [[True], [1], [1.0], [decimal.Decimal(1)], ["1"], [True, "x"], ["x", np.int8(1)]]:
+    for one in [
+        [True],
+        [np.True_, 2.5],
+        [1],
+        [1.0],
+        [decimal.Decimal(1)],
+        ["1"],
+        [True, "x"],
+        ["x", np.int8(1)],
+    ]:
         found = model.predict_proba(np.array(one, object)[:, None])
         assert (found == expected).all(axis=1).any(), one
     flags = pd.DataFrame({"flag": pd.Categorical([True, False] * 100)})
