@@ -7,13 +7,17 @@ on paper are the same from here on.
 
 import re
 from numbers import Integral, Number
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import DTypeLike
+from sklearn.base import BaseEstimator
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import validate_data
 
 from ._inputs import TIME_DTYPES, TIME_TYPES, as_table, is_missing
+from ._typing import Array, Matrix
 
 # What pandas, polars and pyarrow call the types of categories, also of those that are numbers.
 _CATEGORY_DTYPES = re.compile("category|Categorical|Enum|dictionary")
@@ -23,7 +27,7 @@ _NUMBERS = Number, np.bool_
 _WIDE_DTYPES = "Int128", "UInt128"
 
 
-def checked_columns(estimator, X, reset):
+def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list[Array], list[Any]]:
     """The columns of a table, and their names, or an error that names the column.
 
     Parameters
@@ -73,7 +77,7 @@ def checked_columns(estimator, X, reset):
     return columns, [name for name, _ in pairs]
 
 
-def _read(name, column, was_category):
+def _read(name: Any, column: Any, was_category: bool) -> Array:
     """One column in one of the two forms; as categories if it was of categories in fit."""
     dtype = str(getattr(column, "dtype", getattr(column, "type", None)))
     if TIME_DTYPES.match(dtype):
@@ -107,25 +111,24 @@ def _read(name, column, was_category):
     return np.array([distinct[value] for value in values], object)
 
 
-def _float(value):
+def _float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # of an integer
         return np.inf if value > 0 else -np.inf
 
 
-def _text(value):
+def _text(value: Any) -> str:
     """A category as text. Equal numbers are one category: 1, 1.0 beside what is missing, True."""
     if not isinstance(value, _NUMBERS):
         return str(value)
     if not isinstance(value, (Integral, np.bool_)):
-        value = float(value)
-        if not value.is_integer():
-            return str(value)
+        number = _float(value)
+        return str(int(number)) if number.is_integer() else str(number)
     return str(int(value))
 
 
-def _finite(name, numbers):
+def _finite(name: Any, numbers: Array) -> Array:
     if np.isinf(numbers).any():
         raise ValueError(
             f"X must be finite numbers or missing (NaN), but column {name!r} holds "
@@ -134,7 +137,7 @@ def _finite(name, numbers):
     return numbers
 
 
-def _neither(name, what):
+def _neither(name: Any, what: str) -> str:
     return (
         f"X must be numbers or categories, but column {name!r} {what}. Leave it out, or turn it "
         "into numbers: dates into days, for example."
@@ -178,11 +181,11 @@ class FrameEncoder:
     WORTH = 5  # an entry takes the time of four numbers of dense rows, to 128 units
     N_FREQUENCIES, MOST_FREQUENCY = 8, 0.5
 
-    def __init__(self, embedding, n_bins, height, dtype):
+    def __init__(self, embedding: str | None, n_bins: int, height: float, dtype: DTypeLike) -> None:
         self.embedding, self.n_bins, self.height = embedding, n_bins, height
         self.dtype = np.dtype(dtype).name
 
-    def fit(self, columns, weight, rng):
+    def fit(self, columns: list[Array], weight: Array | None, rng: np.random.RandomState) -> Self:
         """Learn what encoding needs.
 
         Parameters
@@ -214,7 +217,7 @@ class FrameEncoder:
             shape = len(numbers), self.N_FREQUENCIES
             self.frequencies = rng.normal(0, self.MOST_FREQUENCY, shape)
             self.phases = rng.uniform(0, 1, shape)
-        self.one_hot = None
+        self.one_hot: Any = None
         if categories:
             self.one_hot = OneHotEncoder(handle_unknown="ignore", dtype=self.dtype)
             self.one_hot.fit(np.column_stack(categories))
@@ -234,7 +237,7 @@ class FrameEncoder:
             first += n
         return self
 
-    def _knots(self, z, weight):
+    def _knots(self, z: Array, weight: Array | None) -> Array:
         if self.embedding != "piecewise_linear":
             return np.zeros(0)
         knots = np.unique(z)
@@ -243,17 +246,17 @@ class FrameEncoder:
         # Of two values the standardised number itself says everything.
         return knots if len(knots) > 2 else np.zeros(0)
 
-    def _split(self, columns):
+    def _split(self, columns: list[Array]) -> tuple[Array, list[Array]]:
         """Numbers, (n_numbers, n), and a list of the categories."""
         categories = [c for c, chosen in zip(columns, self.is_category, strict=True) if chosen]
         numbers = [c for c, other in zip(columns, self.is_category, strict=True) if not other]
         return np.array(numbers), categories
 
-    def _standardize(self, x, j):
+    def _standardize(self, x: Array, j: int) -> Array:
         with np.errstate(over="ignore"):
             return np.clip((x / 2 - self.centre[j] / 2) / self.scale[j], -1e150, 1e150)
 
-    def transform(self, columns, names):
+    def transform(self, columns: list[Array], names: list[Any]) -> Matrix:
         """The inputs of a network for a table.
 
         Parameters
@@ -283,7 +286,7 @@ class FrameEncoder:
         blocks = [block.toarray() if sp.issparse(block) else block for block in blocks]
         return np.ascontiguousarray(np.hstack(blocks))
 
-    def _blocks(self, numbers, categories):
+    def _blocks(self, numbers: Array, categories: list[Array]) -> list[Matrix]:
         """Blocks of columns, dense or CSR."""
         blocks = []
         if len(numbers):
@@ -302,7 +305,7 @@ class FrameEncoder:
             blocks.append(sp.csr_array(self.one_hot.transform(np.column_stack(categories))))
         return blocks
 
-    def _bins(self, z, missing):
+    def _bins(self, z: Array, missing: Array) -> Matrix:
         """How far each number has gone through each of its bins, from -1/2 to 1/2."""
         n_inputs, blocks, entries = 0, [np.zeros((len(z), 0))], []
         for j, knots in enumerate(self.knots):
@@ -322,6 +325,6 @@ class FrameEncoder:
         return np.hstack(blocks).astype(self.dtype)
 
 
-def _quantiles(x, levels, weight):
+def _quantiles(x: Array, levels: Any, weight: Array | None) -> Any:
     """Weighted quantiles; an example of weight 2 counts as two of weight 1."""
     return np.quantile(x, levels, method="inverted_cdf", weights=weight)

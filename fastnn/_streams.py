@@ -1,41 +1,31 @@
-"""Examples that come in batches, again and again: a source of them, and a fit from it.
+"""``Stream``: where batches of examples come from, and what is in one of them."""
 
-A fit goes through the source once to learn what the examples are (``Streamed.__init__``), once more
-if it sets some aside, and then once for each epoch. A thread of its own reads: it fills one half of
-a buffer while kernels train on the other.
-"""
-
-import contextlib
-import itertools
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
-import sklearn
-from sklearn.base import is_classifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import validate_data
+from numpy.typing import ArrayLike
 
-from ._examples import in_codes
-from ._inputs import (
-    as_table,
-    checked_data,
-    checked_labels,
-    checked_weight_of_part,
-    is_plain,
-    refuse_no_weight,
-    weight_scale,
-)
-from ._network import make_data, predict
-from ._standardize import scaler_of
-from ._state import shallow_copy
-from ._trainer import Trainer
-from ._validation import divided, held_part
-from .kernels.layout import readonly
+from ._inputs import as_table
+from ._typing import Array, Data, Table
+
+_ROWS_AT_A_TIME = 2048
+
+Result = TypeVar("Result")
+
+
+class Dataset(Protocol):
+    """A dataset of pyarrow."""
+
+    def scanner(self) -> Any: ...
+
+
+Batch: TypeAlias = tuple[Data, Data] | tuple[Data, Data, ArrayLike] | Table
+Batches: TypeAlias = Iterable[Batch]
+Source: TypeAlias = str | os.PathLike[str] | Dataset | Callable[[], Batches] | Batches
 
 
 class Stream:
@@ -91,7 +81,15 @@ class Stream:
     Parquet, read as it is needed: ``Stream("folder", target="price", weight="sold")``.
     """
 
-    def __init__(self, source, *, features=None, target=None, weight=None, buffer_rows=100_000):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        features: Sequence[str] | None = None,
+        target: str | Sequence[str] | None = None,
+        weight: str | None = None,
+        buffer_rows: int = 100_000,
+    ) -> None:
         if not isinstance(buffer_rows, Integral) or buffer_rows < 1:
             raise ValueError(f"buffer_rows must be an int >= 1, got {buffer_rows!r}.")
         if isinstance(source, Iterator):
@@ -117,10 +115,13 @@ class Stream:
             raise ValueError(
                 f"{sorted(map(str, both))} of target or weight must not be among the features."
             )
-        self.source, self.buffer_rows = source, int(buffer_rows)
-        self.features, self.target, self.weight = features, target, weight
+        self.source: Source = source
+        self.features: Sequence[str] | None = features
+        self.target: str | Sequence[str] | None = target
+        self.weight: str | None = weight
+        self.buffer_rows: int = int(buffer_rows)
 
-    def map(self, function):
+    def map(self, function: Callable[[Any], Result]) -> Iterator[Result]:
         """Apply a function to X of each batch, such as ``model.predict``.
 
         Parameters
@@ -143,16 +144,16 @@ class Stream:
         """
         return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def __array__(self, *arguments, **keywords):
+    def __array__(self, *arguments: Any, **keywords: Any) -> Array:
         # For all that takes arrays: the error would be about a scalar otherwise.
         raise TypeError(
             "A Stream is for fit of MLPClassifier and MLPRegressor alone. Predictions are made "
             "batch by batch: stream.map(model.predict)."
         )
 
-    def _opened(self):
+    def _opened(self) -> Iterable[Any]:
         """Begin a pass: an iterable of batches."""
-        source = self.source
+        source: Any = self.source
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
@@ -165,7 +166,7 @@ class Stream:
             raise TypeError(f"The function of the stream must give batches, got {batches!r}.")
         return batches
 
-    def _row_groups(self, dataset):
+    def _row_groups(self, dataset: Any) -> Iterator[Any]:
         """Batches of Parquet files, one row group after the other.
 
         A scanner of pyarrow would read ahead, up to 256 MB.
@@ -176,14 +177,14 @@ class Stream:
                 table = group.to_table(schema=dataset.schema, columns=columns)
                 yield from table.to_batches(max_chunksize=2**15)
 
-    def _wanted(self, dataset):
+    def _wanted(self, dataset: Any) -> list[str] | None:
         """The columns to read; None is all."""
         if self.features is None:
             return None
         wanted = {*self.features, *_names(self.target), self.weight}
         return [name for name in dataset.schema.names if name in wanted]
 
-    def _parts(self, batch):
+    def _parts(self, batch: Any) -> tuple[Any, Any, Any]:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             if len(batch) > 3:
@@ -207,17 +208,17 @@ class Stream:
         return _select(batch, features), y, weight
 
 
-def _is_iterable(source):
+def _is_iterable(source: object) -> bool:
     return hasattr(source, "__iter__") or hasattr(source, "__getitem__")
 
 
-def _names(target):
+def _names(target: Any) -> list[str]:
     if target is None:
         return []
     return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
-def _columns(table):
+def _columns(table: Any) -> Sequence[str]:
     if hasattr(table, "column_names"):  # pyarrow
         return table.column_names
     if hasattr(table, "columns"):
@@ -228,431 +229,11 @@ def _columns(table):
     )
 
 
-def _select(table, names):
+def _select(table: Any, names: Sequence[str]) -> Any:
     return table.select(names) if hasattr(table, "select") else table[names]
 
 
-@contextlib.contextmanager
-def _naming(number, first, when):
-    """A block that reads a batch: an error names it."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        make = TypeError if isinstance(error, TypeError) else ValueError
-        raise make(
-            f"Batch {number} of the stream, counted from 0, which begins with row {first}, {when}: "
-            f"{error}"
-        ) from error
-
-
-_ROWS_AT_A_TIME = 2048
-# What is the same in all batches, see ``_checked``.
-_KINDS = (
-    "The type of X",
-    "The kind of the labels",
-    "The number of dimensions of y",
-    "Whether it has sample_weight",
-)
-
-
-class _Seen:
-    """The labels of a classifier's stream: which there are, and how often each occurs.
-
-    Parameters
-    ----------
-    keeps : bool
-        Whether to keep those of all examples, as long as there are no more than two.
-    """
-
-    def __init__(self, keeps):
-        self.labels = self.counts = None  # of a matrix of labels: its first batch, and of each 1
-        self.kept = [] if keeps else None
-
-    def add(self, y):
-        checked_labels(y)
-        if y.ndim == 2:
-            counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
-            if self.labels is None:
-                self.labels, self.counts, self.kept = y.copy(), np.zeros_like(counts), None
-            if len(counts) != len(self.counts):
-                raise ValueError(
-                    f"y has {len(counts)} labels, but {len(self.counts)} in the first batch."
-                )
-            self.counts += counts
-            return
-        labels, counts = np.unique(y, return_counts=True)
-        if self.labels is not None:
-            labels = np.concatenate([self.labels, labels])
-            counts = np.concatenate([self.counts, counts])
-        self.labels, place = np.unique(labels, return_inverse=True)
-        self.counts = np.bincount(place, weights=counts)
-        if len(self.labels) > 2:
-            self.kept = None
-        if self.kept is not None:
-            self.kept.append(y.copy())  # y may be a view of more
-
-    def balanced(self, n):
-        """The weights that ``class_weight='balanced'`` gives to the classes, or to 0 and 1."""
-        if np.ndim(self.labels) == 1:
-            return [n / (len(self.labels) * self.counts)]
-        return [
-            np.array([n / (2 * (n - count)), n / (2 * count)] if 0 < count < n else [1.0, 1.0])
-            for count in self.counts
-        ]
-
-
-class Streamed:
-    """The examples of a stream, with the methods of ``Arrays``; parameters as there."""
-
-    is_sparse = False
-    make_trainer, predict = Trainer, staticmethod(predict)
-
-    def __init__(self, estimator, settings, stream, y, sample_weight, first_pass, incremental):
-        if y is not None or sample_weight is not None:
-            raise ValueError("A stream has y and sample_weight in its batches: leave them out.")
-        if incremental or settings.solver == "lbfgs":
-            raise ValueError(
-                "A stream is for fit with a solver other than 'lbfgs'; partial_fit takes one batch."
-            )
-        self._estimator, self._stream, self._settings = estimator, stream, settings
-        self._like = self._names = self._nameless = self._n_rows = self._held = self.targets = None
-        self._learn(first_pass)
-        self.n, self.n_features, self.dtype = self._n_rows, estimator.n_features_in_, self._like[0]
-        described = stream.buffer_rows, self.n, self.n_features, self.dtype.str
-        self.described = {"X": described, "y": None, "sample_weight": None}
-
-    def _learn(self, first_pass):
-        """The first pass: what the examples are."""
-        estimator, settings = self._estimator, self._settings
-        self._features, self._targets, self._seen = StandardScaler(), StandardScaler(), None
-        if is_classifier(estimator):
-            self._seen = _Seen(keeps=settings.early_stopping)
-        else:
-            self.targets = estimator._learn_targets(settings, None, settings.warm_start, False)
-        batches = self._examined(first_pass)
-        if settings.standardize or getattr(settings, "standardize_target", False):
-            part = []
-            for at, piece in _cut(batches, self._stream.buffer_rows):
-                if at == 0 and part:
-                    self._add(part)
-                    part = []
-                part.append(_copies(piece))  # the source may reuse its arrays
-            self._add(part)
-        else:
-            for _ in batches:
-                pass
-        if self._seen is not None:
-            labels = self._seen.labels
-            self.targets = estimator._learn_targets(settings, labels, settings.warm_start, False)
-        self._learn_weights()
-
-    def _add(self, part):
-        """Let the scalers learn of examples that would fill a buffer, as ``Arrays`` does of all."""
-        X, target = _joined(part)
-        scaler_of(X, self._features)
-        if target is not None:
-            self._targets.partial_fit(target.reshape(len(target), -1))
-
-    def _examined(self, first_pass):
-        """X and target of each batch, for the first time."""
-        n, self._total, self._largest = 0, 0.0, 1.0
-        seen = self._seen
-
-        def examine(y):
-            return self.targets.encode(y) if seen is None else seen.add(y)
-
-        for first, X, target, weight in self._batches("in the first pass", examine, first_pass):
-            n = first + len(X)
-            if weight is not None:
-                self._total += weight.sum()
-                self._largest = max(abs(weight).max(), self._largest if first > 0 else 0.0)
-            yield X, target
-        if n == 0:
-            raise ValueError("The stream yields no examples.")
-        self._n_rows = n
-
-    def _learn_weights(self):
-        """The weights of classes, by which those of examples are multiplied."""
-        settings, self._by_class = self._settings, None
-        self._weighted = has_weight = self._like[-1]
-        if has_weight:
-            refuse_no_weight(self._total)
-        if self._seen is None or settings.class_weight is None:
-            return
-        self._weighted = True
-        if isinstance(settings.class_weight, str):
-            self._by_class = self._seen.balanced(self._n_rows)
-        elif self._seen.labels.ndim == 1:
-            codes = np.arange(len(self.targets.classes))
-            self._by_class = [self.targets.training_weight(None, codes, incremental=False)]
-        for weights in self._by_class or ():
-            self._largest *= weights.max()
-
-    def _batches(self, when, encode, reset=False):
-        """One pass: number of the first row, X, target and weight of each batch, as checked."""
-        first, number = 0, -1
-        for number, batch in enumerate(self._stream._opened()):
-            with _naming(number, first, when):
-                X, y, weight = self._stream._parts(batch)
-                if sp.issparse(X):
-                    raise TypeError("X of a stream must be dense, got a sparse matrix.")
-                if len(X) == 0:
-                    continue
-                X, y, weight = self._checked(X, y, weight, reset and first == 0)
-                target = encode(y)
-                if self._n_rows is not None and first + len(X) > self._n_rows:
-                    raise ValueError(
-                        f"There are more examples than the {self._n_rows} of the first pass."
-                    )
-            yield first, X, target, weight
-            first += len(X)
-        if self._n_rows is not None and first < self._n_rows:
-            if first == 0:
-                raise ValueError(
-                    f"The stream yields nothing {when}: each call of its function must give the "
-                    "batches anew."
-                )
-            raise ValueError(
-                f"The stream ended after batch {number}, {when}: it had {first} examples, but "
-                f"{self._n_rows} in the first pass."
-            )
-
-    def _checked(self, X, y, weight, reset):
-        """X, y and weight of a batch, which are to be of the types of the first one."""
-        if y is None:
-            raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
-        estimator, numbers = self._estimator, _numbers(X)
-        self._library = type(X).__module__.partition(".")[0]  # which makes tables, if it is one
-        if numbers is not None:
-            if self._names != X.schema.names:
-                validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
-                # From here on names need not be known to who looks at the numbers.
-                self._names, self._nameless = X.schema.names, _without_names(estimator)
-            estimator, X, y, reset = self._nameless, numbers, np.asarray(y), False
-        # Validation takes most of the time of a small batch.
-        if self._n_rows is None or not self._is_plain(X, y):
-            X, y = checked_data(estimator, X, y, reset)
-        if sp.issparse(X):
-            raise ValueError("X is sparse, but a stream takes dense X alone.")
-        weight = checked_weight_of_part(weight, X)
-        kind = y.dtype.kind if is_classifier(self._estimator) else None
-        like = X.dtype, kind, y.ndim, weight is not None
-        self._like = self._like or like
-        for what, one, other in zip(_KINDS, like, self._like, strict=True):
-            if one != other:
-                raise ValueError(f"{what} is {one}, but {other} in the first batch.")
-        return X, y, weight
-
-    def _is_plain(self, X, y):
-        """Whether validation would give a batch back as it is, once the first pass is done."""
-        return (
-            (self._nameless is not None or not hasattr(self._estimator, "feature_names_in_"))
-            and is_plain(X, self.n_features)
-            and type(y) is np.ndarray
-            and y.ndim == self._like[2]
-            and len(y) == len(X)
-            and (y.dtype.kind in "biuU" or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
-        )
-
-    def _encode(self, y):
-        """The target of a batch, with no other labels than there were in the first pass."""
-        targets = self.targets
-        if targets.kind == "real":
-            return targets.encode(y)
-        targets.check_kind(y, "y", "the first pass")
-        target = targets.encode(y)
-        if targets.kind != "multilabel":
-            same = targets.classes[np.minimum(target, len(targets.classes) - 1)] == y
-            if not np.all(same):
-                raise ValueError(f"y has labels that it had not in the first pass: {y[~same][:5]}.")
-        return target
-
-    def _training_weight(self, weight, target):
-        if self._by_class is None:
-            return self.targets.training_weight(weight, target, incremental=True)
-        columns = [target] if target.ndim == 1 else target.T.astype(int)
-        of_class = np.ones(len(target))
-        for codes, weights in zip(columns, self._by_class, strict=True):
-            of_class *= weights[codes]
-        return of_class if weight is None else of_class * weight
-
-    def feature_scaler(self):
-        return self._features
-
-    def target_scaler(self):
-        return self._targets
-
-    def prepare(self, scaling, loss):
-        self._scaling, self._as_codes = scaling, in_codes(self.targets, loss)
-
-    def set_aside(self, settings, rng):
-        """Hold out the rows that a fit of arrays holds out; in memory, after one pass more."""
-        labels = np.broadcast_to(0, self._n_rows)
-        if self.targets.kind == "binary":
-            labels = self.targets.encode(np.concatenate(self._seen.kept))
-            self._seen.kept = None
-        train, test = divided(settings, self.targets, labels, rng)
-        held = np.zeros(self._n_rows, bool)
-        held[test] = True
-        part = []
-        for first, *piece in self._batches("while some are set aside", _dense):
-            part.append(_of(piece, held[first : first + len(piece[0])]))
-        places = np.searchsorted(np.flatnonzero(held), test)  # in the order in which fit has them
-        X, y, weight = _of(_joined(part), places)
-        target = self._scaling.of_targets(self._encode(y))
-        self._held, self.n = held, len(train)
-        if self.n <= self._stream.buffer_rows:
-            self._order = np.searchsorted(np.flatnonzero(~held), train)
-        data = make_data(X, standardized=self._scaling.of_features(X))
-        given = (None, None) if settings.scoring in (None, "loss") else (self._as_table(X), y)
-        return held_part(data, np.arange(len(X)), target, weight, *given)
-
-    def _as_table(self, X):
-        """X as scorers are to see it: with names, if the batches had some."""
-        names = getattr(self._estimator, "feature_names_in_", None)
-        if names is None:
-            return X
-        library = sys.modules[self._library]
-        make = library.table if self._library == "pyarrow" else library.DataFrame
-        return make(dict(zip(names, X.T, strict=True)))
-
-    def data(self, batch_size):
-        """Room for two buffers; kernels see both as one array."""
-        most = self._stream.buffer_rows
-        if batch_size > max(most, 1) and self.n > most:
-            raise ValueError(
-                f"A mini-batch of {batch_size} examples does not fit into buffer_rows={most}."
-            )
-        self._size = size = min(self.n, -(-most // batch_size) * batch_size)
-        n, width, dtype = 2 * size, self.targets.n_outputs, self.dtype
-        self._X = np.zeros((n, self.n_features), dtype)
-        self._y = np.zeros(n, np.int32) if self._as_codes else np.zeros((n, width), dtype)
-        data = make_data(
-            self._X,
-            standardized=self._scaling.of_features(self._X),
-            codes=self._y if self._as_codes else None,
-            targets=None if self._as_codes else self._y,
-        )
-        if self._weighted:
-            self._weights = np.zeros(n, dtype)
-            self._scale = weight_scale(self._largest)
-            data = data._replace(weights=readonly(self._weights), weight_scale=self._scale)
-        return data
-
-    def __enter__(self):
-        self._config = sklearn.get_config()  # which threads have each of its own
-        self._sizes = [self._size] * (self.n // self._size)
-        if self.n % self._size:
-            self._sizes.append(self.n % self._size)
-        self._orders = {size: np.arange(size) for size in self._sizes}
-        if self.n == self._size and self._held is not None:
-            self._orders[self.n] = self._order
-        self._n_begun, self._buffers, self._leaving = 0, None, False
-        self._reader = ThreadPoolExecutor(1, "fastnn-reader")
-        return self
-
-    def __exit__(self, *exception):
-        self._leaving = True
-        if self._buffers is not None:
-            self._reader.submit(self._buffers.close)  # what the source has opened, in its thread
-        self._reader.shutdown()
-
-    def skip(self, shuffled):
-        self._n_begun += 1
-        for size in self._sizes:
-            shuffled(self._orders[size])
-
-    def epoch(self, shuffled):
-        """The rows of one buffer after the other, while the next is read."""
-        self._n_begun += 1
-        if self._buffers is None:
-            self._buffers = self._filled(self._n_begun)
-            self._read()
-        for number, size in enumerate(self._sizes, 1):
-            order = self._orders[size]
-            shuffled(order)
-            # Ctrl-C does not end a wait where polars has been imported.
-            while not wait([self._reading], timeout=0.05).done:
-                pass
-            first = self._reading.result()
-            if number < len(self._sizes) or self._n_begun < self._settings.max_iter:
-                self._read()
-            yield order + first
-
-    def _read(self):
-        self._reading = self._reader.submit(next, self._buffers)
-
-    def _filled(self, epoch):
-        """Fill both buffers in turn, from this epoch on; yields the first row of each."""
-        with sklearn.config_context(**self._config):
-            start, written = self._size, 0
-            for number in itertools.count(epoch):
-                batches = self._batches(f"in epoch {number}", self._encode)
-                for at, piece in _cut(map(self._to_train, batches), self._size):
-                    if self._leaving:
-                        return
-                    if at == 0:
-                        if written:
-                            yield start
-                        start = self._size - start
-                    self._write(start + at, *piece)
-                    written = at + len(piece[0])
-                yield start
-                written = 0
-
-    def _to_train(self, batch):
-        """What is trained on of a batch, as kernels take it."""
-        first, X, target, weight = batch
-        weight = self._training_weight(weight, target)
-        target = self._scaling.of_targets(target)
-        if not self._as_codes:
-            target = self.targets.values(target, self.dtype)
-        piece = X, target, weight
-        if self._held is not None:
-            piece = _of(piece, ~self._held[first : first + len(X)])
-        return piece
-
-    def _write(self, row, X, target, weight):
-        rows = slice(row, row + len(X))
-        self._X[rows], self._y[rows] = X, target
-        if weight is not None:
-            self._weights[rows] = weight * self._scale
-
-
-def _cut(batches, size):
-    """Pieces of batches, so that some of them make up a part of ``size`` rows.
-
-    Yields the place of a piece in its part, 0 for the first one, and the piece. The last part may
-    have fewer rows.
-    """
-    at = 0
-    for batch in batches:
-        first, n = 0, len(batch[0])
-        while first < n:
-            last = min(n, first + size - at)
-            yield at, _of(batch, slice(first, last))
-            at = (at + last - first) % size
-            first = last
-
-
-def _of(arrays, rows):
-    """Some rows of each of the arrays, of which some are None."""
-    return tuple(None if array is None else array[rows] for array in arrays)
-
-
-def _copies(arrays):
-    return tuple(None if array is None else array.copy() for array in arrays)
-
-
-def _joined(pieces):
-    """Pieces, tuples of arrays or None, as one."""
-    return tuple(
-        None if column[0] is None else np.concatenate(column)
-        for column in zip(*pieces, strict=True)
-    )
-
-
-def _numbers(table):
+def numbers_of(table: Any) -> Array | None:
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
     In float32 if all columns are. Some rows at a time, which stay in the cache until they are there
@@ -672,13 +253,3 @@ def _numbers(table):
         for j, column in enumerate(columns):
             numbers[rows, j] = column[rows]
     return numbers
-
-
-def _without_names(estimator):
-    twin = shallow_copy(estimator)
-    vars(twin).pop("feature_names_in_", None)
-    return twin
-
-
-def _dense(y):
-    return y.toarray() if sp.issparse(y) else y

@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 
 import fastnn
 import fastnn.dask
+from fastnn._dask_examples import Rows
 from fastnn._threads import choose_n_threads
 
 pytestmark = [
@@ -200,7 +201,7 @@ def test_warm_start_and_partial_fit_go_on(client):
 
 def in_the_middle(monkeypatch, step, act):
     """Call ``act()`` before step number ``step`` of the next fit."""
-    steps, gradient = [], fastnn.dask.Rows.gradient
+    steps, gradient = [], Rows.gradient
 
     def acting(*arguments):
         steps.append(len(steps))
@@ -208,7 +209,7 @@ def in_the_middle(monkeypatch, step, act):
             act()
         return gradient(*arguments)
 
-    monkeypatch.setattr(fastnn.dask.Rows, "gradient", acting)
+    monkeypatch.setattr(Rows, "gradient", acting)
     return steps
 
 
@@ -231,7 +232,7 @@ def test_a_worker_that_dies_in_the_middle_of_an_epoch_changes_nothing(monkeypatc
 def test_a_group_that_kills_its_workers_is_an_error(client, monkeypatch):
     model = fastnn.dask.MLPClassifier(max_iter=3, random_state=0).fit(on_dask(X), on_dask(Y))
     before = vars(model).copy()
-    ask = fastnn.dask.Rows._ask
+    ask = Rows._ask
 
     def fails(rows, method, arguments):
         if method == "gradient":
@@ -239,7 +240,7 @@ def test_a_group_that_kills_its_workers_is_an_error(client, monkeypatch):
             return {}
         return ask(rows, method, arguments)
 
-    monkeypatch.setattr(fastnn.dask.Rows, "_ask", fails)
+    monkeypatch.setattr(Rows, "_ask", fails)
     with pytest.raises(RuntimeError, match="lost 4 times in one step"):
         model.fit(on_dask(X), on_dask(Y))
     assert vars(model) == before
