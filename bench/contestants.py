@@ -104,6 +104,7 @@ CONTESTANTS = {  # name: function of task and seed that makes the estimator
     "scikit-learn's MLP": _scikit_mlp,
     "fastnn MLP": _mlp,
     "fastnn tabular": tabular(),
+    "- choice": tabular(numerical_embedding="piecewise_linear"),
     "- embedding": tabular(numerical_embedding=None),
     "- members": tabular(n_members=1),
     "- embedding, members": tabular(numerical_embedding=None, n_members=1),

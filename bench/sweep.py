@@ -10,7 +10,7 @@ For example::
 import argparse
 import sys
 
-from . import isa, sweep_products, sweep_sparse, sweep_training, sweep_usage
+from . import isa, sweep_large, sweep_products, sweep_sparse, sweep_training, sweep_usage
 from .peers import PEERS
 from .report import describe, machine, save_json, table
 from .session import Session
@@ -26,8 +26,10 @@ SECTIONS = {
     "shapes": sweep_training.shapes,
     "threads": sweep_training.threads,
     "growth": sweep_training.growth,
+    "large": sweep_large.large,
     "products": sweep_products.products,
     "text": sweep_sparse.text,
+    "docstrings": sweep_sparse.docstrings,
     "bins": sweep_sparse.bins,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
@@ -53,7 +55,9 @@ def parse(arguments=None):
         "sections", nargs="*", metavar="SECTION", help="those to run (default: all)"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, 2 rounds, less exact")
-    parser.add_argument("--full", action="store_true", help="growth to 10,000,000 examples")
+    parser.add_argument(
+        "--full", action="store_true", help="growth to 10,000,000 examples, large past 2**31"
+    )
     parser.add_argument("--rounds", type=int, help="timings of each competitor (default: 5)")
     isa.add_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write all times, machine and versions")

@@ -1,10 +1,12 @@
 """Sections of the sweep about rows that are mostly zeros; returns what ``sweep_training`` says."""
 
-from statistics import median
+import tempfile
+from pathlib import Path
+from statistics import mean, median
 
 from .report import number, times
-from .session import alternate
-from .tasks import prepare_bins, prepare_scaling, prepare_text
+from .session import alternate, in_turn
+from .tasks import prepare_bins, prepare_docstrings, prepare_scaling, prepare_text, save_docstrings
 
 
 def text(settings):
@@ -40,6 +42,45 @@ def text(settings):
         )
     header = ["", "fastnn ms", "scikit-learn ms", "fastnn, lazy ms", "share of memory bandwidth"]
     title = f"ms per update of Adam, {n} x 59,000 (64) 20, one thread, float32"
+    return [(title, header, rows)], raw
+
+
+def docstrings(settings):
+    """Real texts, docstrings and the packages they are of: accuracy on others, and time."""
+    session, epochs = settings.session, 5
+    n = 1_600 if settings.quick else 16_000
+    kinds = {
+        "fastnn, batch of 200": ("fastnn", 200, False),
+        "scikit-learn, batch of 200": ("scikit-learn", 200, False),
+        "fastnn, batch of 32": ("fastnn", 32, False),
+        "fastnn, batch of 32, lazy": ("fastnn", 32, True),
+        "scikit-learn, batch of 32": ("scikit-learn", 32, False),
+        "logistic regression (SGD)": ("logistic regression", None, False),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        _, shape = session.worker("fastnn").task(save_docstrings, n, Path(folder)).run()
+        tasks = {
+            label: session.worker("fastnn" if kind[0] == "fastnn" else "scikit-learn").task(
+                prepare_docstrings, *kind, epochs, Path(folder)
+            )
+            for label, kind in kinds.items()
+        }
+        raw = {label: [] for label in kinds}
+        for seed in range(session.rounds):
+            for label in in_turn(tasks, 1):
+                raw[label].append(tasks[label].run(seed)[1])
+        session.drop_tasks()
+    rows = []
+    for label, (_, batch, _) in kinds.items():
+        seconds, scores = zip(*raw[label], strict=True)
+        row = [label, f"{mean(scores):.4f}", f"{min(scores):.4f} to {max(scores):.4f}"]
+        row.append(number(median(seconds)))
+        if batch is not None:
+            theirs = median(seconds for seconds, _ in raw[f"scikit-learn, batch of {batch}"])
+            row.append(times(theirs / median(seconds)))
+        rows.append(row + [""] * (5 - len(row)))
+    header = ["", "accuracy", f"of {session.rounds} seeds", "CPU seconds", "faster"]
+    title = f"{epochs} epochs of {shape[0]:,} x {shape[1]:,} (64) 10, one thread, float32"
     return [(title, header, rows)], raw
 
 

@@ -13,6 +13,7 @@ import threadpoolctl
 
 from .cases import CASES, make_data
 from .peers import parameters, prepare_fastnn, torch_network
+from .texts import load_texts
 
 
 def _classifier(library):
@@ -262,6 +263,45 @@ def prepare_text(library, n, batch, lazy):
     def run():
         threadpoolctl.threadpool_limits(1)
         return (seconds(3) - seconds(1)) / 2 / -(-X.shape[0] // batch)
+
+    return run
+
+
+def save_docstrings(n, folder):
+    """Returns ``run()``, which writes the TF-IDF of ``n`` texts and of a quarter as many to test
+    on, and tells its shape."""
+
+    def run():
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        texts, y, test, y_test = load_texts(n, n // 4)
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, dtype=np.float32)
+        X = vectorizer.fit_transform(texts)
+        joblib.dump((X, y, vectorizer.transform(test), y_test), folder / "docstrings.joblib")
+        return X.shape
+
+    return run
+
+
+def prepare_docstrings(library, batch, lazy, epochs, folder):
+    """Returns ``run(seed)``: CPU seconds of a fit, and its accuracy on the texts to test on."""
+    X, y, X_test, y_test = joblib.load(folder / "docstrings.joblib")
+    if library == "logistic regression":
+        from sklearn.linear_model import SGDClassifier
+
+        model = SGDClassifier(loss="log_loss", alpha=1e-5)
+    else:
+        model = _classifier(library)((64,), batch_size=batch, max_iter=epochs)
+    if library == "fastnn":
+        model.set_params(lazy_update=lazy, n_threads=1)
+        model.fit(X[:batch], y[:batch])  # compiled before it is timed
+
+    def run(seed):
+        threadpoolctl.threadpool_limits(1)
+        model.set_params(random_state=seed)
+        started = time.process_time()
+        model.fit(X, y)
+        return time.process_time() - started, model.score(X_test, y_test)
 
     return run
 

@@ -26,7 +26,7 @@ from ._state import shallow_copy
 from ._typing import Activation, Array, Data, Matrix, Weights
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
-from .kernels.layout import SAVE_INPUTS, Net
+from .kernels.layout import Net
 from .kernels.losses import AVERAGED, CROSS_ENTROPY, LOG_LOSS, LOSSES
 
 
@@ -328,11 +328,14 @@ def _feedforward(Theta: list[Array], net: Net, X: Array) -> tuple[list[Array | A
 
 def _times_slope(net: Net, l: int, dC_da: Array, z: Array, a: Array) -> Array:
     """dC/dz of the units whose activation function is number ``l``."""
-    d = dC_da.flatten()
-    layer = net.layers[l]
-    at = (z if layer["saves"] == SAVE_INPUTS else a).ravel()
-    multiply = _from_python(activations.multiply_by_slope)
-    multiply(layer["activation"], layer["constants"], d, at, a.shape[1])
+    layer, d = net.layers[l], dC_da.flatten()
+    function = layer["activation"], layer["constants"]
+    if layer["saves"]:
+        slopes = np.empty_like(d)
+        _from_python(activations.activate_with_slopes)(*function, z.flatten(), slopes, a.shape[1])
+        d *= slopes
+    else:
+        _from_python(activations.multiply_by_slope)(*function, d, a.ravel(), a.shape[1])
     return d.reshape(a.shape)
 
 

@@ -25,6 +25,7 @@ from . import _summary
 from ._activations import check_activations
 from ._callbacks import Followed, MemberReport, Report, Tasks, with_callbacks
 from ._checkpoint import Description, description, is_of
+from ._documented import Documented
 from ._examples import Arrays, Examples
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
@@ -53,18 +54,11 @@ def _defaults(estimator: type) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
+class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
     _continued: Array | None = None  # of sparse X, see make_data; BaseTabular sets it
-    # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
-    # page of the class that this one stands in for.
-    _doc_link_module = "fastnn"
-    _doc_link_template = (
-        "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network."
-        "{estimator_name}.html"
-    )
 
     @classmethod
     def from_weights(cls, coefs: Weights, intercepts: Weights, **params: Any) -> Self:
@@ -279,14 +273,16 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     def _settings(self) -> Parameters:
         """The parameters as they are now, checked: what training goes by to its end."""
         # Also those that a subclass has fixed and does not take.
-        parameters = {
-            name: getattr(self, name, default) for name, default in self._own_parameters().items()
+        defaults = self._own_parameters()
+        parameters = {name: getattr(self, name, default) for name, default in defaults.items()}
+        given = self.get_params(deep=False) | parameters
+        # A default is allowed. Hardly anything is changed, and each check takes its time.
+        changed = {
+            name: value
+            for name, value in given.items()
+            if name not in defaults or value is not defaults[name]
         }
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False) | parameters,
-            type(self).__name__,
-        )
+        validate_parameter_constraints(self._parameter_constraints, changed, type(self).__name__)
         settings = Parameters()
         vars(settings).update(parameters)
         return settings
@@ -464,6 +460,11 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             self._scaling = Standardization()
         self._scaling.learn(examples, self.standardize, targets)
         return self._scaling
+
+    @classmethod
+    @functools.cache  # scikit-learn looks at the signature each time: a tenth of a short fit
+    def _get_param_names(cls) -> list[str]:
+        return super()._get_param_names()
 
     @classmethod
     def _own_parameters(cls) -> dict[str, Any]:

@@ -189,17 +189,19 @@ class MembersReport:
 
     Parameters
     ----------
-    estimator : with ``n_members``, ``max_iter`` and ``verbose``
+    estimator : with ``max_iter`` and ``verbose``
+    n_fits : int
+        How many networks.
     """
 
-    def __init__(self, estimator: BaseTabular[Any]) -> None:
-        self._estimator, self._n_ended = estimator, 0
+    def __init__(self, estimator: BaseTabular[Any], n_fits: int) -> None:
+        self._estimator, self._n_fits, self._n_ended = estimator, n_fits, 0
         self._bar, self._lock = None, threading.Lock()
 
     def __enter__(self) -> Self:
         estimator = self._estimator
         if isinstance(estimator.verbose, str):
-            total = estimator.n_members * estimator.max_iter
+            total = self._n_fits * estimator.max_iter
             self._bar = _progress_bar(total, type(estimator).__name__, "epoch")
         return self
 
@@ -222,7 +224,7 @@ class MembersReport:
         self._n_ended += 1
         self.advance(self._estimator.max_iter - member.n_iter_)
         if self._estimator.verbose and self._bar is None:
-            told = [f"Network {self._n_ended} of {self._estimator.n_members}"]
+            told = [f"Network {self._n_ended} of {self._n_fits}"]
             told.append(f"{member.n_iter_} epochs, loss {member.loss_:.6g}")
             best, losses = member.best_epoch_, member.validation_loss_curve_
             if best is not None and losses is not None:

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from ._base import BaseMLP
 from ._given_weights import with_weights
-from ._inputs import checked_labels
+from ._inputs import checked_labels, classes_of
 from ._one_at_a_time import turn
 from ._parameters import (
     CONSTRAINTS,
@@ -276,7 +276,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         target_type = checked_labels(y)
         is_new = not (goes_on and hasattr(self, "classes_"))
         if is_new:
-            self.classes_ = unique_labels(y)  # so that none of y's can be unknown
+            self.classes_ = classes_of(y)  # so that none of y's can be unknown
         if is_new or not hasattr(self, "_target_type"):  # the first of several partial_fit
             self._target_type = target_type
             # Predictions of labels are sparse where those of the first y were.
@@ -296,7 +296,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return Classes(settings, self.classes_)
 
     def _check_classes(self, y: Matrix, unknown: list[Any], all_needed: bool) -> None:
-        classes = unique_labels(y)
+        classes = classes_of(y)
         if all_needed and (unknown or len(classes) < len(self.classes_)):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the "

@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
 from ._examples import Arrays
-from ._inputs import checked_data, checked_labels, checked_weight_of_part
+from ._inputs import checked_data, checked_labels, checked_target, checked_weight_of_part
 from ._network import make_data, operations_per_example, predict
 from ._standardize import scaler_of
 from ._threads import WORTH_A_THREAD
@@ -129,7 +129,10 @@ class Rows:
     """
 
     def __init__(self, estimator: BaseMLP, X: Any, y: Any, sample_weight: Any, reset: bool) -> None:
+        if y is None:
+            checked_target(estimator, y)  # says that it is missing
         self._client = get_client()
+        check_dask(X)
         partitions: list[list[Any]] = [_partitions(X, "X"), _partitions(y, "y")]
         partitions.append(
             [None] * len(partitions[0])
@@ -141,8 +144,6 @@ class Rows:
                 f"X, y and sample_weight must have the same partitions, but have "
                 f"{', '.join(str(len(of_one)) for of_one in partitions)} of them."
             )
-        if X.ndim != 2:
-            raise ValueError(f"X must have two dimensions, got {X.ndim}.")
         like = X._meta if hasattr(X, "columns") else np.empty((0, X.shape[1]))
         validate_data(estimator, like, reset=reset, skip_check_array=True)
         probe = type(estimator)._local()
@@ -297,18 +298,27 @@ class Rows:
 
     def gradient(self, theta: Array, rows: Array, t: int) -> tuple[float, float, Array]:
         """Weight, mean loss and gradient sum of the mini-batch ``rows`` in update number ``t``."""
-        arguments, weights = [], []
-        for (first, last), (mine, at) in zip(self._bounds, self._shares(rows), strict=True):
-            of_rows = self.weights[rows[at]] if self.weights.size > 0 else np.ones(len(at))
-            weights.append(of_rows.sum(dtype=np.float64))
-            is_all = len(mine) == last - first
-            arguments.append((theta, None if is_all else mine, t) if weights[-1] > 0 else None)
+        weights, answers = [], []
+        for of_sign in self._by_sign(rows):
+            arguments = []
+            for (first, last), (mine, at) in zip(self._bounds, self._shares(of_sign), strict=True):
+                of_rows = self.weights[of_sign[at]] if self.weights.size > 0 else np.ones(len(at))
+                weights.append(of_rows.sum(dtype=np.float64))
+                asked = theta, None if len(mine) == last - first else mine, t
+                arguments.append(asked if weights[-1] != 0 else None)
+            answers += self._call("gradient", arguments)
         total, loss, gradient = sum(weights), 0.0, np.zeros(theta.size)
-        for answer, weight in zip(self._call("gradient", arguments), weights, strict=True):
-            if answer is not None:
+        for answer, weight in zip(answers, weights, strict=True):
+            if answer is not None and total != 0:
                 loss += weight / total * answer[0]
                 gradient += np.multiply(answer[1], weight, dtype=np.float64)
         return total, loss, gradient
+
+    def _by_sign(self, rows: Array) -> list[Array]:
+        """``rows``, apart by the sign of their weights: no mean is there of those that cancel."""
+        if self.weights.size == 0 or self.weights[rows].min() >= 0:
+            return [rows]
+        return [rows[self.weights[rows] > 0], rows[self.weights[rows] < 0]]
 
 
 class RemoteTrainer(Trainer):
@@ -356,7 +366,7 @@ class RemoteTrainer(Trainer):
 
 def _partitions(collection: Any, name: str) -> list[Any]:
     """The partitions of an array or a dataframe, each a delayed object."""
-    if not dask.is_dask_collection(collection):
+    if not _is_of_rows(collection):
         raise TypeError(
             f"{name} must be a Dask array or dataframe with the partitions of X, got "
             f"{type(collection).__name__}: dask.array.from_array({name}, chunks=X.chunks[0]) "
@@ -365,6 +375,20 @@ def _partitions(collection: Any, name: str) -> list[Any]:
     if hasattr(collection, "rechunk"):
         return in_rows(collection).to_delayed().ravel().tolist()
     return collection.to_delayed()
+
+
+def _is_of_rows(collection: Any) -> bool:
+    """Whether it is a Dask array or dataframe."""
+    kind = type(collection)  # a Delayed object has attributes of any name
+    return dask.is_dask_collection(collection) and hasattr(kind, "ndim")
+
+
+def check_dask(X: Any) -> None:
+    """Raise an error unless a Dask X is an array of two dimensions or a dataframe."""
+    if not _is_of_rows(X):
+        raise TypeError(f"A Dask X must be an array or a dataframe, got {type(X).__name__}.")
+    if X.ndim != 2:
+        raise ValueError(f"X must have two dimensions, got {X.ndim}.")
 
 
 def in_rows(array: Any) -> Any:
@@ -380,7 +404,8 @@ def _checked_partition(
 
     ``probe``: an estimator that knows the features of X.
     """
-    if len(X) == 0 and len(y) == 0:
+    given = [part for part in (X, y, sample_weight) if part is not None]
+    if all(part.shape[0] == 0 for part in given):
         return None, (np.asarray(y), np.empty(0), None)
     try:
         X, y = checked_data(probe, X, y, reset=False)

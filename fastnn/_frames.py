@@ -27,7 +27,9 @@ _NUMBERS = Number, np.bool_
 _WIDE_DTYPES = "Int128", "UInt128"
 
 
-def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list[Array], list[Any]]:
+def checked_columns(
+    estimator: BaseEstimator, X: Any, reset: bool, in_fit: list[bool] | None = None
+) -> tuple[list[Array], list[Any]]:
     """The columns of a table, and their names, or an error that names the column.
 
     Parameters
@@ -36,6 +38,8 @@ def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list
     X : as the user gave it
     reset : bool
         Whether to note the features of X, instead of comparing them with those of the last fit.
+    in_fit : list of bool, optional
+        Which columns were of categories in the fit, and are so here, whatever their type.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list
         shape = len(pairs[0][1]) if pairs else 0, len(pairs)
         what = "sample(s)" if pairs else "feature(s)"
         raise ValueError(f"Found array with 0 {what} (shape={shape}): at least 1 is required.")
-    in_fit = [False] * len(pairs) if reset else estimator._encoder.is_category
+    in_fit = in_fit or [False] * len(pairs)
     columns = [_read(*pair, was) for pair, was in zip(pairs, in_fit, strict=True)]
     return columns, [name for name, _ in pairs]
 

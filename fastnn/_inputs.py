@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, DTypeLike
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import (
     _check_sample_weight,
     assert_all_finite,
@@ -189,7 +189,7 @@ def checked_labels(y: Matrix, name: str = "y") -> str:
         raise TypeError(
             f"{name} has bytes as labels. Make them text, for example by y.astype(str)."
         )
-    target_type = type_of_target(y, input_name=name)
+    target_type = _type_of_target(y, name)
     if target_type.startswith("continuous"):
         values = y.data if sp.issparse(y) else y.ravel()
         part = values[values != np.floor(values)][0]
@@ -209,6 +209,20 @@ def checked_labels(y: Matrix, name: str = "y") -> str:
             "text or bool."
         )
     return target_type
+
+
+def _type_of_target(y: Matrix, name: str) -> str:
+    """``type_of_target``, whose checks of what is checked here take longer than all else of y."""
+    if y.ndim == 1 and y.dtype.kind in "bi" and len(y) > 0:
+        n_classes = len(np.unique(y))
+        if n_classes <= len(y) // 2:  # otherwise they may be no classes, of which it warns
+            return "binary" if n_classes <= 2 else "multiclass"
+    return str(type_of_target(y, input_name=name))
+
+
+def classes_of(y: Matrix) -> Array:
+    """``unique_labels(y)`` of labels that are checked."""
+    return np.unique(y) if y.ndim == 1 and y.dtype.kind in "bi" else unique_labels(y)
 
 
 def checked_weight(sample_weight: ArrayLike | None, X: Matrix) -> Array | None:
@@ -318,10 +332,11 @@ def _refuse_times(name: str, array: Any) -> None:
 
 def _refuse_masks(name: str, array: Any) -> None:
     """Raise ValueError where values are masked: validation would take what is below the mask."""
-    if np.ma.isMaskedArray(array) and np.ma.is_masked(array):
+    n_masked = np.ma.getmaskarray(array).sum() if np.ma.isMaskedArray(array) else 0
+    if n_masked > 0:
         raise ValueError(
-            f"{name} is a masked array, of which {np.ma.getmaskarray(array).sum()} values are masked. "
-            "Leave their rows out, or fill them, such as by filled(0)."
+            f"{name} is a masked array, of which {n_masked} values are masked. Leave their rows "
+            "out, or fill them, such as by filled(0)."
         )
 
 

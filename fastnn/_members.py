@@ -6,11 +6,12 @@ of the rows out of its training, by which its best epoch is found.
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._base import BaseMLP
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
+from ._documented import Documented
 from ._frames import FrameEncoder, checked_columns
 from ._inputs import checked_target, checked_weight, hidden_units
 from ._loops import INTERRUPTED
@@ -45,11 +47,22 @@ PRESET = dict(
 # the same as an example given twice.
 FEW = 100
 OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
+# By how much the loss of a network must be lower without bins for all to do without. The part held
+# out tells small differences badly, and bins that are missed cost more than needless ones.
+IN_DOUBT = 0.02
 # Examples that are encoded for prediction at a time.
 BLOCK = 2**14
 
 
-class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
+class Encoded(NamedTuple):
+    """A table as the inputs of networks."""
+
+    encoder: FrameEncoder
+    data: tuple[Matrix, Array, Array | None]  # X, y and weights
+    examples: tuple[Matrix, Array, Array | None] | None  # to validate on, where they were given
+
+
+class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
     """What both share: everything but the target."""
 
     n_members: int
@@ -71,15 +84,12 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
     _preset: dict[str, Any]
     _bins: dict[str, Any]
 
-    # The "?" of notebooks, and tooltips with the text on each parameter.
-    _doc_link_module = "fastnn"
-    _doc_link_template = "https://github.com/fastnn-mlp/fastnn-mlp/blob/main/docs/tabular.md"
     _parameter_constraints = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": CONSTRAINTS["hidden_layer_sizes"],
         "max_iter": CONSTRAINTS["max_iter"],
         "max_time": CONSTRAINTS["max_time"],
-        "numerical_embedding": [None, StrOptions({"piecewise_linear", "periodic"})],
+        "numerical_embedding": [None, StrOptions({"auto", "piecewise_linear", "periodic"})],
         "validation_fraction": [Interval(Real, 0, 0.5, closed="both")],
         "random_state": CONSTRAINTS["random_state"],
         "n_threads": CONSTRAINTS["n_threads"],
@@ -151,33 +161,57 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
         weight = self._total_weight(target, weight)
         few = len(target) < FEW
         rng = check_random_state(self.random_state)
-        dtype = np.float64 if few else np.float32
-        self._encoder = FrameEncoder(self.numerical_embedding, **self._bins, dtype=dtype)
-        encoded = self._encoder.fit(columns, weight, rng).transform(columns, names)
-        examples = self._checked_validation(*validation)
-        parts: Sequence[Array | None] = [None] * self.n_members
-        if examples is None and self.validation_fraction > 0 and not few:
-            parts = self._parts(target, rng)
+        holds_out = validation[0] is None and self.validation_fraction > 0 and not few
+        judged = holds_out or validation[0] is not None
+        tables = []
+        for encoder in self._encoders(columns, weight, few, judged, rng):
+            encoded = encoder.transform(columns, names)
+            examples = self._checked_validation(encoder, *validation)
+            tables.append(Encoded(encoder, (encoded, target, weight), examples))
+        parts = self._parts(target, rng) if holds_out else [None] * self.n_members
 
-        data = encoded, target, weight
-        report = MembersReport(self)
-        fit_member, n_workers = self._plan(data, parts, examples, report, rng)
+        n_fits = self.n_members + len(tables) - 1
+        report = MembersReport(self, n_fits)
+        fit_member, n_workers = self._plan(len(target), parts, judged, n_fits, report, rng)
         self.members_, self.n_iter_ = [], 0
         held, interrupted = [], False
         with report, self._tasks(X, y, sample_weight) as tasks:
-            for i, member in enumerate(results(fit_member, range(self.n_members), n_workers)):
-                interrupted |= member.stop_reason_ == "interrupted"
+            for i, (member, table, stopped) in enumerate(
+                _fitted(fit_member, tables, self.n_members, n_workers, report)
+            ):
+                interrupted = stopped
                 if member.n_iter_ > 0:
+                    self._encoder = table.encoder
+                    self.numerical_embedding_ = table.encoder.embedding
                     self.members_.append(member)
-                    held.append(examples or _rows(data, parts[i]))
-                report.end(member)
+                    held.append(table.examples or _rows(table.data, parts[i]))
                 tasks.begin()
-                if tasks.end() or (interrupted and n_workers == 1):
+                if tasks.end():
                     break
         if not self.members_:
             raise KeyboardInterrupt
         self._calibrate(held)
         return [INTERRUPTED] if interrupted else []
+
+    def _encoders(
+        self,
+        columns: Any,
+        weight: Array | None,
+        few: bool,
+        judged: bool,
+        rng: np.random.RandomState,
+    ) -> list[FrameEncoder]:
+        """The encoders to try; there are several only if a loss can judge them."""
+        dtype = np.float64 if few else np.float32
+        auto = self.numerical_embedding == "auto"
+        first = FrameEncoder(
+            "piecewise_linear" if auto else self.numerical_embedding, **self._bins, dtype=dtype
+        )
+        encoders = [first.fit(columns, weight, rng)]
+        if auto and judged and first.continued.any():  # there are bins to leave out
+            plain = FrameEncoder(None, **self._bins, dtype=dtype)
+            encoders.append(plain.fit(columns, weight, rng))
+        return encoders
 
     @abstractmethod
     def _learn_target(self, y: Matrix, weight: Array | None) -> Array:
@@ -203,16 +237,16 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
 
     def _plan(
         self,
-        data: tuple[Any, Any, Any],
+        n_examples: int,
         parts: Sequence[Array | None],
-        examples: Any,
+        judged: bool,
+        n_fits: int,
         report: MembersReport,
         rng: np.random.RandomState,
-    ) -> tuple[Callable[[int], Member], int]:
-        """A function that fits a member by its number, and in how many threads to call it."""
+    ) -> tuple[Callable[[int, Encoded], Member], int]:
+        """A function that fits a member by its number to a table, and in how many threads."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
-        n_examples = len(data[1])
         settings = PRESET | self._preset | dict(n_iter_no_change=self.max_iter)
         # Some 16 updates for each epoch, as far as mini-batches of 32 to 256 make them.
         settings["batch_size"] = int(np.clip(2 ** round(np.log2(n_examples / 16)), 32, 256))
@@ -221,23 +255,24 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
         settings |= dict(
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
-            early_stopping=examples is not None or parts[0] is not None,
+            early_stopping=judged,
             n_threads=1 if n_workers > 1 else self.n_threads,
         )
         seeds = rng.randint(2**31, size=self.n_members).tolist()
         ends = None if self.max_time is None else time.monotonic() + self.max_time
+        begun = itertools.count()
 
-        def fit_member(i: int) -> Member:
+        def fit_member(i: int, table: Encoded) -> Member:
             member = self._member(**settings, random_state=seeds[i])
-            if self._encoder.is_sparse:
-                member._continued = self._encoder.continued
+            if table.encoder.is_sparse:
+                member._continued = table.encoder.continued
             if ends is not None:
-                turns = -(-(self.n_members - i) // n_workers)  # this one and those after it
+                turns = -(-(n_fits - next(begun)) // n_workers)  # this one and those after it
                 member.max_time = max(1e-9, (ends - time.monotonic()) / turns)
             member._fit(
-                *data,
+                *table.data,
                 incremental=False,
-                validation=examples or (None, None, None),
+                validation=table.examples or (None, None, None),
                 held_out=parts[i],
                 report=report.of_member(),
             )
@@ -248,11 +283,11 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
         return fit_member, n_workers
 
     def _checked(
-        self, X: Any, y: Any, sample_weight: Any, reset: bool
+        self, X: Any, y: Any, sample_weight: Any, reset: bool, in_fit: list[bool] | None = None
     ) -> tuple[list[Array], list[Any], Array, Array | None]:
         """Columns, their names, y and weights, without the examples of weight 0."""
         y = checked_target(self, y)
-        columns, names = checked_columns(self, X, reset)
+        columns, names = checked_columns(self, X, reset, in_fit)
         check_consistent_length(columns[0], y)
         weight = checked_weight(sample_weight, np.empty((len(y), 1)))
         if weight is not None:
@@ -263,16 +298,17 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
         return columns, names, y, weight
 
     def _checked_validation(
-        self, X: Any, y: Any, sample_weight: Any
+        self, encoder: FrameEncoder, X: Any, y: Any, sample_weight: Any
     ) -> tuple[Matrix, Array, Array | None] | None:
         """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
         if X is None:
             return None
         try:
-            columns, names, y, weight = self._checked(X, y, sample_weight, reset=False)
+            is_category = encoder.is_category
+            columns, names, y, weight = self._checked(X, y, sample_weight, False, is_category)
             target = self._encode_more(y)
             weight = self._total_weight(target, weight)
-            return self._encoder.transform(columns, names), target, weight
+            return encoder.transform(columns, names), target, weight
         except (TypeError, ValueError) as error:
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
@@ -304,7 +340,7 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
     def _outputs(self, X: Any, method: str) -> Iterator[Array]:
         """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
         check_is_fitted(self)
-        columns, names = checked_columns(self, X, reset=False)
+        columns, names = checked_columns(self, X, False, self._encoder.is_category)
         for rows in gen_batches(len(columns[0]), BLOCK):
             encoded = self._encoder.transform([column[rows] for column in columns], names)
             yield np.stack([getattr(member, method)(encoded) for member in self.members_])
@@ -319,3 +355,48 @@ class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
 def _rows(data: Sequence[Any], rows: Array | None) -> list[Any] | None:
     """Some rows of X, y and weights; None for no rows."""
     return None if rows is None else [None if array is None else array[rows] for array in data]
+
+
+def _fitted(
+    fit_member: Callable[[int, Encoded], Member],
+    tables: list[Encoded],
+    n_members: int,
+    n_workers: int,
+    report: MembersReport,
+) -> Iterator[tuple[Member, Encoded, bool]]:
+    """Yield each member, its table, and whether the fit was interrupted.
+
+    Of several tables, all members have the one that the first is better on.
+    """
+
+    def fit(pair: tuple[int, Encoded]) -> tuple[Member, Encoded]:
+        return fit_member(*pair), pair[1]
+
+    def told(pairs: list[tuple[int, Encoded]]) -> Iterator[tuple[Member, Encoded, bool]]:
+        interrupted = False
+        for member, table in results(fit, pairs, n_workers):
+            report.end(member)
+            interrupted |= member.stop_reason_ == "interrupted"
+            yield member, table, interrupted
+            if interrupted and n_workers == 1:
+                return
+
+    first = 0
+    if len(tables) > 1:
+        chosen, *others = told([(0, table) for table in tables])
+        interrupted = [chosen, *others][-1][2]
+        for other in others:
+            if _validation_loss(other[0]) < (1 - IN_DOUBT) * _validation_loss(chosen[0]):
+                chosen = other
+        member, table, _ = chosen
+        yield member, table, interrupted
+        if interrupted:
+            return
+        first, tables = 1, [table]
+    yield from told([(i, tables[0]) for i in range(first, n_members)])
+
+
+def _validation_loss(member: BaseMLP) -> float:
+    """That of the weights that are kept; infinite before the end of an epoch."""
+    epoch, losses = member.best_epoch_, member.validation_loss_curve_
+    return np.inf if epoch is None or losses is None else losses[epoch - 1]

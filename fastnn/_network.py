@@ -16,9 +16,6 @@ from ._threads import Helpers, choose_n_threads
 from ._typing import Activation, Array, Matrix
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import (
-    SAVE_ACTIVATIONS,
-    SAVE_INPUTS,
-    SAVE_NOTHING,
     Data,
     Net,
     empty_data,
@@ -74,11 +71,8 @@ def make_net(
         values = entry.constants if parameter is None else entry.with_k(float(parameter))
         layer["activation"], layer["dropout"] = entry.code, dropped
         layer["constants"][: len(values)] = values
-        if entry.slope_from_input:
-            layer["saves"] = SAVE_INPUTS
-        else:  # zeros of ReLU say enough
-            saving = dropped > 0 and name != "relu"
-            layer["saves"] = SAVE_ACTIVATIONS if saving else SAVE_NOTHING
+        # Of ReLU, zeros say enough.
+        layer["saves"] = entry.slope_from_input or (dropped > 0 and name != "relu")
     return Net(
         layers=layers,
         seed=seed,

@@ -28,10 +28,12 @@ _PARAMETERS = """n_members : int, default=5
         Number of epochs of each network; the weights of the best one are kept.
     max_time : float or None, default=None
         Seconds of training, without encoding, after which it ends at the end of an epoch.
-    numerical_embedding : {{'piecewise_linear', 'periodic'}} or None, default='piecewise_linear'
+    numerical_embedding : {{'auto', 'piecewise_linear', 'periodic'}} or None, default='auto'
         What stands beside each number: an input for each bin between quantiles, so that the layer
         forms any piecewise linear function of it [1]_; cosines with fixed random frequencies
-        (random Fourier features, not trained) [2]_; or nothing.
+        (random Fourier features, not trained) [2]_; or nothing. 'auto' trains the first network
+        with 'piecewise_linear' and with None; all have None if its loss on what is held out, or on
+        ``X_val``, is lower by 2 %, else, or without such, 'piecewise_linear'.
     validation_fraction : float in [0, 0.5], default=0.125
         Part of the examples that each network holds out, to find its best epoch by their loss: one
         of ``round(1 / validation_fraction)`` parts in turn. With 0, or fewer than 100 examples,
@@ -49,6 +51,8 @@ _PARAMETERS = """n_members : int, default=5
     members_ : list of {member}
         The networks, fitted to the encoded table, with their ``validation_loss_curve_``,
         ``best_epoch_`` and so on.
+    numerical_embedding_ : {{'piecewise_linear', 'periodic'}} or None
+        What stands beside each number.
     n_iter_ : int
         The most epochs of a network.
     n_features_in_ : int
@@ -130,7 +134,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
         *,
         max_iter: int = 100,
         max_time: float | None = None,
-        numerical_embedding: str | None = "piecewise_linear",
+        numerical_embedding: str | None = "auto",
         validation_fraction: float = 0.125,
         class_weight: str | Mapping[Any, float] | None = None,
         random_state: Seed | None = None,
@@ -289,7 +293,7 @@ class TabularRegressor(RegressorMixin, BaseTabular[MLPRegressor]):
         *,
         max_iter: int = 100,
         max_time: float | None = None,
-        numerical_embedding: str | None = "piecewise_linear",
+        numerical_embedding: str | None = "auto",
         validation_fraction: float = 0.125,
         random_state: Seed | None = None,
         n_threads: int | None = None,

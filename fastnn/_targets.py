@@ -24,8 +24,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, DTypeLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.multiclass import unique_labels
 
+from ._inputs import classes_of
 from ._scores import score
 from ._typing import Array, Matrix
 from .kernels.losses import LOSSES
@@ -63,7 +63,7 @@ class _Classified(ABC):
 
     def unknown(self, y: Matrix) -> list[Any]:
         """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
-        return sorted(set(unique_labels(y).tolist()) - set(self.classes.tolist()))
+        return sorted(set(classes_of(y).tolist()) - set(self.classes.tolist()))
 
     def network(self) -> dict[str, Any]:
         settings = self.settings

@@ -1,5 +1,6 @@
 """The driver of the training kernel: whole epochs, or a loss and its gradient."""
 
+import functools
 import time
 from collections.abc import Iterable
 from typing import Any, Self
@@ -11,7 +12,7 @@ from ._pace import Pace
 from ._threads import Helpers, choose_n_threads, go_on
 from ._typing import Array
 from .kernels.layout import Data, Net, Params, empty_theta
-from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
+from .kernels.plan import MICRO_BATCH, Plan, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
 from .kernels.train import train as train_kernel
@@ -22,14 +23,12 @@ def fields_of(records: Any) -> dict[str, Array]:
     return {name: records[name] for name in records.dtype.names}
 
 
-def _most_entries(data: Data, batch_size: int) -> int | None:
-    """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
-    if data.row_starts.size == 0:
-        return None
-    lengths, size = np.diff(data.row_starts), min(batch_size, MICRO_BATCH)
-    if size < lengths.size:
-        lengths = np.partition(lengths, -size)[-size:]
-    return int(lengths.sum())
+@functools.lru_cache(maxsize=8)
+def _plan_for(
+    units: tuple[int, ...], batch_size: int, n_threads: int, continued: bytes, given: bool
+) -> Plan:
+    """``plan_for``, once for all fits of a search; ``continued`` as bytes. Kernels only read it."""
+    return plan_for(units, batch_size, n_threads, np.frombuffer(continued, np.bool_), given)
 
 
 class Trainer:
@@ -72,6 +71,7 @@ class Trainer:
         self.theta, self._batch_size = theta, int(batch_size)
         self._weight_scale = data.weight_scale
         self.gradient = np.zeros_like(theta)
+        self._is_sparse = len(data.row_starts) > 0
         self._rows = np.zeros(max(len(data.X), len(data.row_starts) - 1), np.int64)
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
@@ -81,13 +81,15 @@ class Trainer:
             Params(theta, theta_t, self.gradient, state),
             data,
             self._rows,
-            plan_for(net.units, batch_size, most_threads, data.continued, given),
+            _plan_for(
+                tuple(net.units), int(batch_size), most_threads, data.continued.tobytes(), given
+            ),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
-                n_entries=_most_entries(data, batch_size),
+                sparse=data.row_starts.size > 0,
                 saving=bool(net.layers["saves"].any()),
                 continued=data.continued,
             ),
@@ -130,6 +132,11 @@ class Trainer:
     def _run(self, rows: Array) -> None:
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
+        if self._is_sparse:  # the scratch has room for the longest rows of X, once each
+            there = np.zeros(len(self._rows), bool)
+            there[rows] = True
+            if np.count_nonzero(there) < n:
+                raise ValueError("An example of a sparse X is there more than once in an epoch.")
         orders["end"][0] = n
         block = min(self._batch_size, MICRO_BATCH)
         first = 0

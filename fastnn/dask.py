@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score
 
 from . import _classifier, _regressor
 from ._base import BaseMLP
-from ._dask_examples import Distributed, in_rows
+from ._dask_examples import Distributed, check_dask, in_rows
 from ._state import restore, state_of
 from ._typing import Array, DaskCollection, Data
 
@@ -126,6 +126,7 @@ class OnDask(BaseMLP, Generic[Local]):
         method = getattr(self.to_local(), name)
         if not dask.is_dask_collection(X):
             return method(X)
+        check_dask(X)
         if hasattr(X, "columns"):
             return X.map_partitions(_of_partition, method, meta=method(X._meta_nonempty)[:0])
         like = method(np.zeros((1, self.n_features_in_), X.dtype))[:0]

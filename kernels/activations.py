@@ -1,8 +1,8 @@
 """Activation functions, and their slopes.
 
 To add one: a code, an entry in ``ACTIVATIONS``, its function and its slope, and one line each in
-``activate`` and ``multiply_by_slope``. Or, if it is one of these families with other constants, the
-entry alone::
+``activate`` and ``multiply_by_slope`` (or ``activate_with_slopes``). Or, if it is one of these
+families with other constants, the entry alone::
 
     RECTIFIER   p z  where z > 0, otherwise  q z + r (exp(z) - 1)
     GATE        z logistic(c z + d z^3)
@@ -10,9 +10,9 @@ entry alone::
 NORMAL_GATE is z times the normal distribution of z,
 and LOGISTIC, TANH, EXP have slopes p + q a + r a^2.
 
-Slopes are functions of the activation a = sigma(z) where that is possible, as then z need not be
-kept; those of the gates are functions of z. The chains of ``if`` stand outside the loops: inside,
-they would keep the loops from being vectorised.
+Slopes are functions of the activation a = sigma(z) where that is possible, as then nothing need be
+kept; those of the gates are functions of z, and computed beside the activation. The chains of
+``if`` stand outside the loops: inside, they would keep the loops from being vectorised.
 """
 
 import math
@@ -209,21 +209,25 @@ def _gate(a, c, d):
 
 
 @leaf
-def _gate_slope(delta, z, c, d):
-    T = z.dtype.type
-    for i in range(delta.size):
-        square = z[i] * z[i]
-        gate = elementary.logistic(z[i] * (c + d * square))
-        delta[i] *= gate * (T(1) + z[i] * (T(1) - gate) * (c + T(3) * d * square))
+def _gate_with_slopes(a, slopes, c, d):
+    T = a.dtype.type
+    for i in range(a.size):
+        z = a[i]
+        square = z * z
+        gate = elementary.logistic(z * (c + d * square))
+        slopes[i] = gate * (T(1) + z * (T(1) - gate) * (c + T(3) * d * square))
+        a[i] = z * gate
 
 
 @leaf
-def _normal_gate_slope(d, z):
-    T = z.dtype.type
+def _normal_gate_with_slopes(a, slopes):
+    T = a.dtype.type
     density = T(1 / math.sqrt(2 * math.pi))
-    for i in range(d.size):
-        bell = density * elementary.exp(-T(0.5) * z[i] * z[i])
-        d[i] *= elementary.normal(z[i]) + z[i] * bell
+    for i in range(a.size):
+        z = a[i]
+        gate = elementary.normal(z)
+        slopes[i] = gate + z * (density * elementary.exp(-T(0.5) * z * z))
+        a[i] = z * gate
 
 
 _logistic, _tanh, _exp, _softplus = map(_in_place, (logistic, tanh, exp, softplus))
@@ -291,9 +295,9 @@ def activate(code, constants, a, width):
 
 @shared
 def multiply_by_slope(code, constants, d, a, width):
-    """d <- d * sigma'(z), from dC/da to dC/dz.
+    """d <- d * sigma'(z), from dC/da to dC/dz, with ``a`` = sigma(z).
 
-    ``a`` holds sigma(z), or z itself for functions with ``slope_from_input``. The step function has
+    For functions with ``slope_from_input`` there is ``activate_with_slopes``. The step function has
     no slope to learn from: nothing is done.
     """
     T = d.dtype.type
@@ -306,9 +310,20 @@ def multiply_by_slope(code, constants, d, a, width):
     elif code == RECTIFIER:
         p, q, r, curved = T(constants[0]), T(constants[1]), T(constants[2]), T(constants[3])
         _rectifier_slope(d, a, p, q, r, curved)
-    elif code == GATE:
-        _gate_slope(d, a, T(constants[0]), T(constants[1]))
-    elif code == NORMAL_GATE:
-        _normal_gate_slope(d, a)
     elif code == SOFTPLUS:
         _softplus_slope(d, a)
+
+
+@shared
+def activate_with_slopes(code, constants, a, slopes, width):
+    """a <- sigma(a), and slopes <- sigma' of what a was; not for softmax."""
+    T = a.dtype.type
+    if code == GATE:
+        _gate_with_slopes(a, slopes, T(constants[0]), T(constants[1]))
+    elif code == NORMAL_GATE:
+        _normal_gate_with_slopes(a, slopes)
+    else:
+        activate(code, constants, a, width)
+        for i in range(slopes.size):
+            slopes[i] = T(1)
+        multiply_by_slope(code, constants, slopes, a, width)

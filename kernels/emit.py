@@ -28,9 +28,12 @@ class Emitter:
             f"llvm.fmuladd.v{self.lanes}f{8 * self.size}",
             ir.FunctionType(self.vector, [self.vector] * 3),
         )
-        self.sqrt = self._function(
-            f"llvm.sqrt.v{self.lanes}f{8 * self.size}",
-            ir.FunctionType(self.vector, [self.vector]),
+        self.sqrt, self.fabs = (
+            self._function(
+                f"llvm.{name}.v{self.lanes}f{8 * self.size}",
+                ir.FunctionType(self.vector, [self.vector]),
+            )
+            for name in ("sqrt", "fabs")
         )
 
     def _function(self, name, signature):
@@ -305,11 +308,11 @@ class Vector:
     def __truediv__(self, other):
         return self._with(other, self.emit.builder.fdiv)
 
-    def at_most(self, limit):
-        """The smaller of both, or NaN."""
-        builder = self.emit.builder
-        above = builder.fcmp_ordered(">", self.value, limit.value)
-        return Vector(self.emit, builder.select(above, limit.value, self.value))
-
     def sqrt(self):
-        return Vector(self.emit, self.emit.builder.call(self.emit.sqrt, [self.value]))
+        return self._function(self.emit.sqrt)
+
+    def size(self):
+        return self._function(self.emit.fabs)
+
+    def _function(self, function):
+        return Vector(self.emit, self.emit.builder.call(function, [self.value]))

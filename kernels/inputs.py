@@ -1,13 +1,14 @@
 """The first layer, whose inputs are what users give: dense rows or CSR.
 
 Dense examples are copied to the input units of the scratch. Of CSR rows, the entries alone are
-read: where they are on the way forward, and for the gradient sorted by column, by each thread those
-of its own columns. Both are one sum, of rows of W and of rows of delta::
+read where they are, on the way forward and for the gradient::
 
-    z_i = b + sum of x_if W_f  over the entries of example i
-    g_f =     sum of x_if d_i  over the entries of feature f, example by example
+    z_i <- b + sum of x_if W_f  over the entries of example i
+    g_f <- g_f + x_if d_i       for each of them, example by example
 
-All is standardised as it is read: no second X is made.
+So many rows of W or g as stay in the L1 cache are gone through for all examples, and then the next
+ones, with a note of how far each example has come: for g those of a chunk. All is standardised as
+it is read: no second X is made.
 
 A number in bins is such a row, too. With the values of a piecewise linear function at its knots as
 weights, it has two entries: 1 - f at the knot below, f at the one above. With the differences
@@ -58,33 +59,54 @@ def gather(data, rows, first, a, width, capacity, i0, i1):
 
 
 @leaf
-def padded(n, itemsize):
-    """``n`` numbers and what there is to the end of the last cache line."""
-    line = CACHE_LINE // itemsize
-    return (n + line - 1) // line * line
-
-
-@leaf
 def is_sparse(data):
     return data.row_starts.size > 0
 
 
-@leaf
-def scaled(data, e):
-    """Entry e of the CSR arrays, as training sees it."""
-    x = data.values[e]
-    return x / data.scales[data.columns[e]] if data.scales.size > 0 else x
+# Rows of W that training goes through at once fill so many bytes, where a row of X has so many
+# entries for them.
+BLOCK_BYTES, LEAST_ENTRIES = 2**15, 4
+# Examples whose next features are compared at once.
+ABREAST = 64
+ROWS_AHEAD = 8  # rows of X are prefetched so many before they are read
+NO_FEATURE = np.int32(np.iinfo(np.int32).max)
 
 
-def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales, count, n):
-    """out <- first + the sum of values[e] times row indices[e], over ``count`` entries e.
+def _over_columns(emit, n, columns):
+    """``columns(vectors, masked, [offset, left])`` for n columns, as many as registers take."""
+    builder = emit.builder
+    following = [emit.integer(0), n]
+    for vectors, masked in ((8, False), (4, False), (2, True)):
+        width = vectors * emit.lanes
 
-    Each row has n numbers, of which as many as registers take are summed in one go. ``first``: 0
-    for none. ``scales``: what a value is divided by, by its index; 0 for none.
+        def some(following, vectors=vectors, masked=masked, width=width):
+            offset, left = following
+            masks = [emit.mask(j, left) if masked else None for j in range(vectors)]
+            columns(offset, left, masks)
+            step = emit.integer(width * emit.size)
+            return [builder.add(offset, step), builder.sub(left, emit.integer(width))]
+
+        whole = builder.add(following[1], emit.integer(width - 1 if masked else 0))
+        following = emit.loop(builder.sdiv(whole, emit.integer(width)), following, some)
+
+
+def _store(emit, values, at, left, masks):
+    if masks[0] is not None:
+        emit.store_part([values], at, emit.integer(0), emit.integer(1), left)
+        return
+    for j, value in enumerate(values):
+        emit.store(value, at, j)
+
+
+def _over_entries(emit, entries, starts, each):
+    """``values = each(row_address, x, values)`` for each of the entries; returns the last values.
+
+    ``entries``: addresses of rows, numbers from one to the next, addresses of indices, of values,
+    and of what a value is divided by, by its index (0: none); number of entries.
     """
-    builder, none = emit.builder, emit.integer(0)
-    begins = builder.icmp_signed("!=", first, none)
-    divides = builder.icmp_signed("!=", scales, none)
+    builder = emit.builder
+    rows, stride, indices, values, scales, count = entries
+    divides = builder.icmp_signed("!=", scales, emit.integer(0))
     row_bytes = builder.mul(stride, emit.integer(emit.size))
 
     def number(at):
@@ -92,81 +114,73 @@ def _emit_weighted_rows(emit, out, first, rows, stride, indices, values, scales,
         value.align = emit.size
         return value
 
-    def columns(vectors, masked, following):
-        """The sums of so many vectors of columns."""
-        offset, left = following
-        masks = [emit.mask(j, left) if masked else None for j in range(vectors)]
-        at_first, at_rows, at_out = (builder.add(at, offset) for at in (first, rows, out))
-
-        def entry(following):
-            at_index, at_value, *sums = following
-            index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
-            index = builder.sext(index, offset.type)
-            row = builder.add(at_rows, builder.mul(index, row_bytes))
-            x = number(at_value)
-            [x] = emit.choose(
-                divides, lambda: [builder.fdiv(x, number(emit.element(scales, index)))], [x]
-            )
-            b = [emit.load(row, j, masks[j]) for j in range(vectors)]
-            sums = emit.accumulate(sums, [emit.splat(x)], b)
-            step, size = emit.integer(4), emit.integer(emit.size)
-            return [builder.add(at_index, step), builder.add(at_value, size), *sums]
-
-        sums = emit.choose(
-            begins,
-            lambda: [emit.load(at_first, j, masks[j]) for j in range(vectors)],
-            [emit.zero] * vectors,
+    def entry(following):
+        at_index, at_value, *others = following
+        index = builder.load(builder.inttoptr(at_index, _I32.as_pointer()))
+        index = builder.sext(index, row_bytes.type)
+        row = builder.add(rows, builder.mul(index, row_bytes))
+        x = number(at_value)
+        [x] = emit.choose(
+            divides, lambda: [builder.fdiv(x, number(emit.element(scales, index)))], [x]
         )
-        _, _, *sums = emit.loop(count, [indices, values, *sums], entry)
-        if masked:
-            emit.store_part([sums], at_out, none, emit.integer(1), left)
-        else:
-            for j, value in enumerate(sums):
-                emit.store(value, at_out, j)
-        done = vectors * emit.lanes
-        return [
-            builder.add(offset, emit.integer(done * emit.size)),
-            builder.sub(left, emit.integer(done)),
-        ]
+        others = each(row, emit.splat(x), others)
+        step, size = emit.integer(4), emit.integer(emit.size)
+        return [builder.add(at_index, step), builder.add(at_value, size), *others]
 
-    following = [none, n]
-    for vectors, masked in ((8, False), (4, False), (2, True)):
-        width = vectors * emit.lanes
-        whole = builder.add(following[1], emit.integer(width - 1 if masked else 0))
-        times = builder.sdiv(whole, emit.integer(width))
-        following = emit.loop(times, following, lambda f, v=vectors, m=masked: columns(v, m, f))
+    return emit.loop(count, [indices, values, *starts], entry)[2:]
+
+
+def _emit_weighted_rows(emit, out, first, n, *entries):
+    """out <- first + the sum of each entry's value times its row, of n numbers."""
+    builder = emit.builder
+
+    def columns(offset, left, masks):
+        each = range(len(masks))
+
+        def add(row, x, sums):
+            row = builder.add(row, offset)
+            return emit.accumulate(sums, [x], [emit.load(row, j, masks[j]) for j in each])
+
+        at_first = builder.add(first, offset)
+        sums = [emit.load(at_first, j, masks[j]) for j in each]
+        sums = _over_entries(emit, entries, sums, add)
+        _store(emit, sums, builder.add(out, offset), left, masks)
+
+    _over_columns(emit, n, columns)
+
+
+def _emit_add_to_rows(emit, added, n, *entries):
+    """To the row of each entry, of n numbers, add its value times those at ``added``."""
+    builder = emit.builder
+
+    def columns(offset, left, masks):
+        each = range(len(masks))
+        at = builder.add(added, offset)
+        vectors = [emit.load(at, j, masks[j]) for j in each]
+
+        def add(row, x, _):
+            row = builder.add(row, offset)
+            sums = [emit.load(row, j, masks[j]) for j in each]
+            _store(emit, emit.accumulate(sums, [x], vectors), row, left, masks)
+            return []
+
+        _over_entries(emit, entries, [], add)
+
+    _over_columns(emit, n, columns)
 
 
 _codegen_weighted_rows = emitted("weighted_rows", _emit_weighted_rows, 9)
+_codegen_add_to_rows = emitted("add_to_rows", _emit_add_to_rows, 8)
 
 
 @intrinsic
-def weighted_rows(typingctx, like, out, first, rows, stride, indices, values, scales, count, n):
+def weighted_rows(typingctx, like, out, first, n, rows, stride, indices, values, scales, count):
     return types.void(like, *[types.intp] * 9), _codegen_weighted_rows
 
 
-@shared
-def sparse_affine(net, theta, theta_t, data, work, part):
-    """z <- b + x W of the first layer for CSR rows."""
-    n_out, place = net.layers[0].n_out, work.places[1]
-    rows = address(theta_t if data.continued.size > 0 else theta, n_out)
-    scales = address(data.scales, 0) if data.scales.size > 0 else 0
-    for i in range(part.i0, part.i1):
-        row = part.rows[part.first + i]
-        begin, end = data.row_starts[row], data.row_starts[row + 1]
-        # Only rows of hidden units begin with a 1: count from the end of the row.
-        weighted_rows(
-            theta.dtype.type(0),
-            address(work.a, place.a + (i + 1) * place.width - n_out),
-            address(theta, 0),
-            rows,
-            n_out,
-            address(data.columns, begin),
-            address(data.values, begin),
-            scales,
-            end - begin,
-            n_out,
-        )
+@intrinsic
+def add_to_rows(typingctx, like, added, n, rows, stride, indices, values, scales, count):
+    return types.void(like, *[types.intp] * 8), _codegen_add_to_rows
 
 
 @leaf
@@ -182,97 +196,137 @@ def first_entry(data, row, column):
     return low
 
 
-@shared
-def sort_entries(net, data, work, part, chunks):
-    """Sort a part's entries in the columns of ``chunks`` by column, examples in their order.
+@leaf
+def stand_at(data, work, thread, i, e):
+    """Note that example i of the micro-batch comes to entry e next."""
+    work.entries[thread, i] = e
+    at_end = e == work.ends[thread, i]
+    work.features[thread, i] = NO_FEATURE if at_end else data.columns[e]
 
-    They lie in ``work.examples`` and ``work.values`` of the thread, those of a column up to its
-    place in ``work.ends``. Each delta is read for many of them: those that are together fill no
-    more cache lines than they have to in ``work.deltas``, a copy.
-    """
-    first, last = chunks[0], chunks[chunks.size - 1]
-    if first.layer > 0:
-        return
-    # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
-    f0, f1 = max(0, first.first_row - 1), work.ends.shape[1]
-    if last.layer == 0:
-        f1 = last.last_row - 1
-    n_out, place = net.layers[0].n_out, work.places[1]
-    stride = padded(n_out, work.d.itemsize)
-    for i in range(part.i0, part.i1):
-        start = place.d + (i + 1) * place.width - n_out
-        d, to = work.d[start : start + n_out], work.deltas[part.thread, i * stride :]
-        for j in range(n_out):
-            to[j] = d[j]
-    ends = work.ends[part.thread]
-    examples, values = work.examples[part.thread], work.values[part.thread]
-    for f in range(f0, f1):
-        ends[f] = 0
+
+@leaf
+def begin_entries(data, work, part, feature):
+    """Let each example stand before ``feature``."""
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
-        e, stop = first_entry(data, row, f0), data.row_starts[row + 1]
-        while e < stop and data.columns[e] < f1:
-            ends[data.columns[e]] += 1
-            e += 1
-    total = 0
-    for f in range(f0, f1):
-        count = ends[f]
-        ends[f] = total
-        total += count
-    for i in range(part.i0, part.i1):
-        row = part.rows[part.first + i]
-        e, stop = first_entry(data, row, f0), data.row_starts[row + 1]
-        while e < stop and data.columns[e] < f1:
-            at = ends[data.columns[e]]
-            ends[data.columns[e]] = at + 1
-            examples[at], values[at] = i, scaled(data, e)
-            e += 1
+        work.ends[part.thread, i] = data.row_starts[row + 1]
+        stand_at(data, work, part.thread, i, first_entry(data, row, feature))
+
+
+@leaf
+def go_on_to(data, work, part, i, feature):
+    """Let example i go on to ``feature``; returns where it stood, and where it stands."""
+    # Those of prediction, which has none, are of another type.
+    begin, end = np.intp(work.entries[part.thread, i]), np.intp(work.ends[part.thread, i])
+    e = begin
+    while e < end and data.columns[e] < feature:
+        e += 1
+    stand_at(data, work, part.thread, i, e)
+    return begin, e
+
+
+@leaf
+def features_at_once(data, part, n_features, row_bytes):
+    """How many features the way forward goes through for all examples, before the next ones."""
+    step, entries = max(1, BLOCK_BYTES // row_bytes), data.values.size
+    pays = entries * step >= LEAST_ENTRIES * n_features * (data.row_starts.size - 1)
+    # Prediction has no notes, and few rows make no use of the cache.
+    return step if pays and part.t > 0 and part.i1 - part.i0 > ABREAST else n_features
 
 
 @shared
-def sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy):
-    """g <- (g +) x^T delta for a chunk of the first layer, by the entries that are sorted.
+def sparse_affine(net, theta, theta_t, data, work, part):
+    """z <- b + x W of the first layer for CSR rows."""
+    layer, place = net.layers[0], work.places[1]
+    n_features, n_out = layer.n_in, layer.n_out
+    rows = address(theta_t if data.continued.size > 0 else theta, n_out)
+    scales = address(data.scales, 0) if data.scales.size > 0 else 0
+    step = features_at_once(data, part, n_features, n_out * theta.itemsize)
+    if step < n_features:
+        begin_entries(data, work, part, 0)
+    for f in range(0, n_features, step):
+        for i in range(part.i0, part.i1):
+            row = part.rows[part.first + i]
+            begin, end = data.row_starts[row], data.row_starts[row + 1]
+            following = part.first + i + ROWS_AHEAD
+            if f == 0 and following < part.rows.size:
+                row = part.rows[following]
+                ahead, stop = data.row_starts[row], data.row_starts[row + 1]
+                prefetch_row(data.columns[ahead:stop])
+                prefetch_row(data.values[ahead:stop])
+            if step < n_features:
+                begin, end = go_on_to(data, work, part, i, f + step)
+            # Only rows of hidden units begin with a 1: count from the end of the row.
+            z = address(work.a, place.a + (i + 1) * place.width - n_out)
+            weighted_rows(
+                theta.dtype.type(0),
+                z,
+                z if f > 0 else address(theta, 0),
+                n_out,
+                rows,
+                n_out,
+                address(data.columns, begin),
+                address(data.values, begin),
+                scales,
+                end - begin,
+            )
+
+
+@shared
+def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole):
+    """g <- (g +) x^T delta for a chunk of the first layer.
 
     Parameters
     ----------
     fresh : whether to start from zero
-    restart : whether the chunk is the first of those that entries were sorted for
-    lazy : whether only rows of g matter that the mini-batch touches
+    restart : whether the chunk is the first of those that a thread goes through
+    lazy : whether to note the features that the mini-batch touches
+    whole : whether the rows of g of all others are to be 0
     """
-    n_out, first_row = net.layers[0].n_out, chunk.first_row
-    stride, deltas = padded(n_out, g.itemsize), work.deltas[part.thread]
+    n_out, place, thread = net.layers[0].n_out, work.places[1], part.thread
+    # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
+    f0, f1 = max(0, chunk.first_row - 1), chunk.last_row - 1
+    if restart:
+        begin_entries(data, work, part, f0)
     if fresh:
-        for j in range(n_out if lazy else g.size):
+        for j in range(g.size if whole else n_out):
             g[j] = 0
-    if first_row == 0:
+    if chunk.first_row == 0:
         for i in range(part.i0, part.i1):
-            d = deltas[i * stride : i * stride + n_out]
+            start = place.d + (i + 1) * place.width - n_out
+            d = work.d[start : start + n_out]
             for j in range(n_out):
                 g[j] += d[j]
-    f0, f1, ends = max(0, first_row - 1), chunk.last_row - 1, work.ends[part.thread]
-    begin = 0 if restart else ends[f0 - 1]
-    if f0 == f1 or begin == ends[f1 - 1]:
-        return
-    for f in range(f0, f1):
-        end = ends[f]
-        if end > begin:
-            at_g = address(g, (f + 1 - first_row) * n_out)
-            if lazy:
-                fresh = work.touched[f] != part.t
-            work.touched[f] = part.t
-            weighted_rows(
+    scales = address(data.scales, 0) if data.scales.size > 0 else 0
+    feature_0 = address(g, (1 - chunk.first_row) * n_out)
+    features = work.features[thread]
+    for first in range(part.i0, part.i1, ABREAST):
+        last = min(part.i1, first + ABREAST)
+        nearest = NO_FEATURE
+        for i in range(first, last):
+            nearest = min(nearest, features[i])
+        for i in range(first, last if nearest < f1 else first):
+            if features[i] >= f1:
+                continue
+            begin, end = go_on_to(data, work, part, i, f1)
+            for e in range(begin, end if lazy else begin):
+                f = data.columns[e]
+                if work.touched[f] != part.t:
+                    work.touched[f] = part.t
+                    row = (f + 1 - chunk.first_row) * n_out
+                    for j in range(row, row if whole else row + n_out):
+                        g[j] = 0
+            add_to_rows(
                 g.dtype.type(0),
-                at_g,
-                0 if fresh else at_g,
-                address(deltas, 0),
-                stride,
-                address(work.examples, part.thread * work.examples.shape[1] + begin),
-                address(work.values, part.thread * work.values.shape[1] + begin),
-                0,
-                end - begin,
+                address(work.d, place.d + (i + 1) * place.width - n_out),
                 n_out,
+                feature_0,
+                n_out,
+                address(data.columns, begin),
+                address(data.values, begin),
+                scales,
+                end - begin,
             )
-            begin = end
 
 
 @shared

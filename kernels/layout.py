@@ -33,10 +33,6 @@ from .activations import N_CONSTANTS
 from .machine import CACHE_LINE, VECTOR_BYTES
 from .matmul import few_outputs
 
-# What the slopes of a layer are computed from: its activations as they are, what these were before
-# dropout, or its weighted inputs z. The last two are saved in training.
-SAVE_NOTHING, SAVE_ACTIVATIONS, SAVE_INPUTS = range(3)
-
 # A layer of weights and the units that they lead to.
 LAYER = np.dtype(
     [
@@ -45,7 +41,9 @@ LAYER = np.dtype(
         ("start", np.int64),  # where its [b; W] begins in theta
         ("activation", np.int64),  # code of the function, see activations
         ("constants", np.float64, N_CONSTANTS),  # of the function
-        ("saves", np.int64),  # one of the three above
+        # Whether training saves the slopes, as activations do not tell them: those before dropout,
+        # or the weighted inputs would.
+        ("saves", np.int64),
         ("dropout", np.float64),  # probability of leaving a unit out; 0 for the output
     ]
 )

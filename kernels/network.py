@@ -14,8 +14,8 @@ who does what: small networks, for example, sum the gradient of parts of the row
 
 import numpy as np
 
-from .activations import activate, multiply_by_slope
-from .dropout import drop
+from .activations import activate, activate_with_slopes, multiply_by_slope
+from .dropout import drop, scale_up
 from .inputs import (
     gather,
     is_sparse,
@@ -25,7 +25,6 @@ from .inputs import (
     sum_rows,
 )
 from .jit import leaf, section, shared
-from .layout import SAVE_ACTIVATIONS, SAVE_INPUTS, SAVE_NOTHING
 from .losses import loss_slope, output_delta, row_losses, smooth
 from .machine import VECTOR_BYTES
 from .matmul import (
@@ -58,9 +57,9 @@ def gather_targets(codes, targets, rows, first, y):
 
 
 @shared
-def copy(to, rows):
-    for i in range(rows.size):
-        to[i] = rows[i]
+def multiply(d, slopes):
+    for i in range(d.size):
+        d[i] *= slopes[i]
 
 
 @section
@@ -91,16 +90,16 @@ def feedforward(net, theta, theta_t, data, work, part):
                 W = matrix(theta, layer.start, n_out, 1)
                 matmul(scratch, OVERWRITE, z, a, W, M, n_out, n_in)
         rows = work.a[start:stop]
+        slopes = work.saved[:0]
         # Prediction saves nothing and drops nothing.
-        saves = layer.saves if training else SAVE_NOTHING
-        saved_start = here.d + i0 * width
-        if saves == SAVE_INPUTS:
-            copy(work.saved[saved_start:], rows)
-        activate(layer.activation, layer.constants, rows, width)
-        if saves == SAVE_ACTIVATIONS:
-            copy(work.saved[saved_start:], rows)
+        if training and layer.saves:
+            slopes = work.saved[here.d + i0 * width : here.d + i1 * width]
+            activate_with_slopes(layer.activation, layer.constants, rows, slopes, width)
+        else:
+            activate(layer.activation, layer.constants, rows, width)
         if training and layer.dropout > 0.0:
-            drop(rows, width, layer.dropout, net.seed, part.t, k, part.first + i0)
+            first = part.first + i0
+            drop(rows, slopes, width, layer.dropout, net.seed, part.t, k, first)
         if width > n_out:
             # The bias unit a_0: activations were computed of all numbers in a row, so it is
             # set to 1 again.
@@ -158,25 +157,25 @@ def propagate_delta(net, theta_t, work, part):
             matmul(scratch, OVERWRITE, below, delta, W_t, i1 - i0, n_in, n_out)
         layer = net.layers[k - 1]
         d = work.d[start:stop]
-        a = work.a[here.a + i0 * width : here.a + i1 * width]
-        if layer.saves != SAVE_NOTHING:
-            a = work.saved[start:stop]
-        multiply_by_slope(layer.activation, layer.constants, d, a, width)
-        # The same units as on the way forward: their mask is a hash of where they stand.
-        if layer.dropout > 0.0:
-            drop(d, width, layer.dropout, net.seed, part.t, k - 1, part.first + i0)
+        if layer.saves:
+            multiply(d, work.saved[start:stop])
+        else:
+            a = work.a[here.a + i0 * width : here.a + i1 * width]
+            multiply_by_slope(layer.activation, layer.constants, d, a, width)
+            if layer.dropout > 0.0:  # of ReLU: units that were dropped have no slope
+                scale_up(d, layer.dropout)
 
 
 @section
-def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy):
+def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy, whole):
     """g <- (g +) [1 a]^T delta for a chunk, summed over a part of the examples.
 
-    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. ``restart`` and
-    ``lazy``: see ``sparse_gradient``.
+    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. The rest:
+    see ``sparse_gradient``.
     """
     k, n_out = chunk.layer, net.layers[chunk.layer].n_out
     if k == 0 and is_sparse(data):
-        sparse_gradient(net, g, work, part, chunk, fresh, restart, lazy)
+        sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole)
         return
     scratch = scratch_of(work.packed, part.thread)
     add = OVERWRITE if fresh else ADD

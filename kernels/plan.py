@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .inputs import padded
 from .jit import leaf, section
 from .layout import starts_of
 from .machine import CACHE_LINE, VECTOR_BYTES, apart
@@ -206,16 +205,16 @@ class Work(NamedTuple):
 
     a: np.ndarray  # activations
     d: np.ndarray  # deltas
-    saved: np.ndarray  # laid out as d, or empty: what slopes are computed from, see LAYER
+    saved: np.ndarray  # laid out as d, or empty: slopes, see LAYER
     y: np.ndarray  # (capacity * n_outputs,): targets
     places: np.ndarray  # (n_layers + 1,) PLACE, the input units first
     capacity: int  # rows of a micro-batch
     row_loss: np.ndarray  # (capacity,) loss of each example
-    # The entries of CSR rows by column, of each thread those in its columns; see inputs.
-    ends: np.ndarray  # (n_threads, n_features) int64: where those of a column end
-    examples: np.ndarray  # (n_threads, n_entries) int32: whose they are
-    values: np.ndarray  # (n_threads, n_entries)
-    deltas: np.ndarray  # (n_threads, capacity rows of whole cache lines)
+    # How far each thread has come in each example of CSR rows, (n_threads, capacity): the next
+    # entry and the row's end, int64, and the feature of that entry, int32; see inputs.
+    entries: np.ndarray
+    ends: np.ndarray
+    features: np.ndarray
     touched: np.ndarray  # (n_features,) int64: the last update that had entries in a column
     squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
     norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
@@ -224,13 +223,9 @@ class Work(NamedTuple):
 
 
 def work_for(
-    units, dtype, batch_size, n_threads, n_entries=None, saving=False, continued=NONE_CONTINUED
+    units, dtype, batch_size, n_threads, sparse=False, saving=False, continued=NONE_CONTINUED
 ):
-    """Allocate the scratch that training takes.
-
-    ``n_entries``: of CSR rows, the most in a micro-batch; None: X is dense.
-    """
-    sparse = n_entries is not None
+    """Allocate the scratch that training takes. ``sparse``: whether X is CSR rows."""
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, MICRO_BATCH)
     chunks = chunks_of(units, continued)
@@ -239,7 +234,7 @@ def work_for(
     chunk_bytes = VECTOR_BYTES * -(-largest // VECTOR_BYTES)
     rows = max(capacity, int((chunks["last_row"] - chunks["first_row"]).max()))
     work = work_to_predict(units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes)
-    deltas = capacity * padded.py_func(units[1], dtype.itemsize) if sparse else 0
+    noted = capacity if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
     return work._replace(
         d=_aligned_zeros(below, dtype),
@@ -247,10 +242,9 @@ def work_for(
         y=np.zeros(capacity * units[-1], dtype),
         row_loss=apart(capacity, dtype),
         # Not zeros: a thread's share of the memory is what it writes to.
-        ends=np.empty((n_threads, units[0] if sparse else 0), np.int64),
-        examples=np.empty((n_threads, n_entries or 0), np.int32),
-        values=np.empty((n_threads, n_entries or 0), dtype),
-        deltas=_aligned_zeros(n_threads * deltas, dtype).reshape(n_threads, deltas),
+        entries=np.empty((n_threads, noted), np.int64),
+        ends=np.empty((n_threads, noted), np.int64),
+        features=np.empty((n_threads, noted), np.int32),
         touched=np.zeros(units[0] if sparse else 0, np.int64),
         squares=apart(len(chunks), np.float64),
         norms=apart(len(chunks), np.float64),
@@ -286,10 +280,9 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         places=np.array(places, PLACE),
         capacity=capacity,
         row_loss=none,
+        entries=np.empty((0, 0), np.int64),
         ends=np.empty((0, 0), np.int64),
-        examples=np.empty((0, 0), np.int32),
-        values=np.empty((0, 0), dtype),
-        deltas=np.empty((0, 0), dtype),
+        features=np.empty((0, 0), np.int32),
         touched=np.empty(0, np.int64),
         squares=np.empty(0),
         norms=np.empty(0),

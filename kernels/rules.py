@@ -5,10 +5,10 @@ weights of the mini-batch (its size without weights); biases have alpha 0. It al
 of w for the penalty, in the same pass. Then there are two forms::
 
     MOMENTUM    v <- decay_1 v + gain_1 g
-                w <- w + step_of_moment v + step_of_gradient g
+                w <- w + step v + ahead g
     ADAPTIVE    m <- decay_1 m + gain_1 g
-                v <- decay_2 v + gain_2 g^2
-                w <- keep w - (step_of_moment m + step_of_gradient g) / (sqrt(v) + epsilon)
+                v <- decay_2 v + (gain_2 g)^2
+                w <- keep w - step (m + ahead g) / (sqrt(v) + epsilon)
 
 and the rules are coefficients for them, which ``coefficients`` computes for each update:
 
@@ -55,6 +55,10 @@ def n_slots(code):
 # than a cache holds, as of text, updates then take as long as memory does.
 AHEAD = 2048
 
+# With less of it, the gradient outweighs the moment beyond all digits, and NADAM's ``ahead`` would
+# become infinite.
+LEAST_MOMENTUM = 1e-30
+
 
 class Rule(NamedTuple):
     """An update rule and its constants, float64; kernels convert them once per mini-batch."""
@@ -77,8 +81,8 @@ class Coefficients(NamedTuple):
     gain_1: float
     decay_2: float
     gain_2: float
-    step_of_moment: float
-    step_of_gradient: float
+    step: float
+    ahead: float
     epsilon: float
     keep: float
 
@@ -87,45 +91,47 @@ class Coefficients(NamedTuple):
 def coefficients(rule, t):
     """The coefficients of update number ``t``, counted from 1."""
     eta, beta_1, beta_2 = rule.learning_rate, rule.momentum, rule.beta_2
-    gain_1, decay_2, gain_2 = 1.0 - beta_1, beta_2, 1.0 - beta_2
-    step_of_moment, step_of_gradient, epsilon, keep = 0.0, eta, rule.epsilon, 1.0
+    # Without momentum m is the gradient itself.
+    decay_1, gain_1, decay_2, gain_2 = 0.0, 1.0, beta_2, np.sqrt(1.0 - beta_2)
+    step, ahead, epsilon, keep = eta, 0.0, rule.epsilon, 1.0
     if rule.code in (SGD, NESTEROV):
-        gain_1 = -eta
-        if rule.code == SGD:
-            step_of_moment, step_of_gradient = 1.0, 0.0
-        else:  # looks ahead by another step of the momentum
-            step_of_moment, step_of_gradient = beta_1, -eta
+        decay_1, gain_1, step = beta_1, -eta, 1.0
+        if rule.code == NESTEROV:  # looks ahead by another step of the momentum
+            step, ahead = beta_1, -eta
     elif rule.code == ADAGRAD:
         decay_2, gain_2 = 1.0, 1.0
     elif rule.code in (ADAM, ADAMW, NADAM):
+        decay_1, gain_1 = beta_1, 1.0 - beta_1
         # Both moments begin at zero: the corrections for it go into the step.
         second = np.sqrt(1.0 - beta_2**t)
-        step_of_moment, step_of_gradient = eta * second / (1.0 - beta_1**t), 0.0
+        step = eta * second / (1.0 - beta_1**t)
         if rule.code != ADAM:
             epsilon *= second
         if rule.code == ADAMW:
             keep = 1.0 - eta * rule.weight_decay
-        elif rule.code == NADAM:
-            step_of_gradient = step_of_moment * (1.0 - beta_1)
-            step_of_moment = eta * second * beta_1 / (1.0 - beta_1 ** (t + 1))
-    return Coefficients(
-        beta_1, gain_1, decay_2, gain_2, step_of_moment, step_of_gradient, epsilon, keep
-    )
+        elif rule.code == NADAM and beta_1 > LEAST_MOMENTUM:
+            of_gradient = step * gain_1
+            step = eta * second * beta_1 / (1.0 - beta_1 ** (t + 1))
+            ahead = of_gradient / step
+    return Coefficients(decay_1, gain_1, decay_2, gain_2, step, ahead, epsilon, keep)
 
 
 @leaf
-def _typed(c, T, is_bias):
-    """The coefficients as numbers of type T; biases do not decay."""
+def _typed(c, T, is_bias, scale):
+    """The coefficients for gradients that lack a factor ``scale``, as numbers of type T.
+
+    Biases do not decay.
+    """
     # Squares below the least normal number are 0, so roots below its root are: a smaller epsilon
-    # would mean nothing, and the product of two denominators would be 0.
+    # would mean nothing.
     least = np.sqrt(np.finfo(T).tiny)
     return Coefficients(
         T(c.decay_1),
-        T(c.gain_1),
+        T(c.gain_1 * scale),
         T(c.decay_2),
-        T(c.gain_2),
-        T(c.step_of_moment),
-        T(c.step_of_gradient),
+        T(c.gain_2 * scale),
+        T(c.step),
+        T(c.ahead * scale),
         max(T(c.epsilon), least),
         T(1.0 if is_bias else c.keep),
     )
@@ -141,96 +147,119 @@ def _complete(w, g, alpha, scale):
 
 
 @leaf
-def _momentum(w, g, v, c, alpha, scale):
+def _momentum(w, g, v, c, alpha):
     squares = w.dtype.type(0)
     for i in range(w.size):
         squares += w[i] * w[i]
-        step = (g[i] + alpha * w[i]) * scale
-        v[i] = c.decay_1 * v[i] + c.gain_1 * step
-        w[i] += c.step_of_moment * v[i] + c.step_of_gradient * step
+        complete = g[i] + alpha * w[i]
+        v[i] = c.decay_1 * v[i] + c.gain_1 * complete
+        w[i] += c.step * v[i] + c.ahead * complete
     return squares
 
 
-def _adaptive_step(c, alpha, scale, w, g, m, v):
+def _adaptive_step(c, alpha, w, g, m, v):
     """The formula of ADAPTIVE: new moments, numerator and denominator of the step."""
-    step = (g + alpha * w) * scale
-    m = c.decay_1 * m + c.gain_1 * step
-    v = c.decay_2 * v + c.gain_2 * (step * step)
-    return m, v, c.step_of_moment * m + c.step_of_gradient * step, v.sqrt() + c.epsilon
+    complete = g + alpha * w
+    m = c.decay_1 * m + c.gain_1 * complete
+    gained = c.gain_2 * complete
+    v = c.decay_2 * v + gained * gained
+    return m, v, m + c.ahead * complete, v.sqrt() + c.epsilon
 
 
 def _emit_adaptive(emit, w, g, m, v, n, *numbers):
     """Update n weights and their moments in place; returns the sum of squares of the weights.
 
-    Two vectors share a quotient, 1/p = q / (p q), as square roots and quotients are most of it.
+    Roots and quotients are most of it. Four vectors share a quotient, 1/p = q r s / (p q r s).
     """
     builder = emit.builder
-    # Where squares are infinite, 1/(p q) is 0, and so are both steps; but not 0 times infinity.
-    constants = [ir.Constant(emit.real, float(x)) for x in (1.0, np.finfo(f"f{emit.size}").max)]
-    *c, alpha, scale, one, most = (
-        Vector(emit, emit.splat(number)) for number in (*numbers, *constants)
-    )
+    part = ir.Constant(emit.real, 2.0**-16)
+    *c, alpha, part = (Vector(emit, emit.splat(number)) for number in (*numbers, part))
     c = Coefficients(*c)
+    most = c.step * part
 
-    def two_vectors(offset, sums, count=None):
-        places, pair = [builder.add(at, offset) for at in (w, g, m, v)], []
+    def store(vector, at, j, count):
         if count is None:
-            for at in (places[0], *places[2:]):
-                for line in range(0, 2 * VECTOR_BYTES, CACHE_LINE):
-                    emit_prefetch(builder, builder.add(at, emit.integer(AHEAD + line)))
-        for j in range(2):
-            mask = None if count is None else emit.mask(j, count)
-            values = [Vector(emit, emit.load(at, j, mask)) for at in places]
-            pair.append((values[0], *_adaptive_step(c, alpha, scale, *values)))
-        (w_1, m_1, v_1, a, p), (w_2, m_2, v_2, b, q) = pair
-        inverse = one / (p * q)
-        results = {
-            places[0]: (
-                c.keep * w_1 - a * (q.at_most(most) * inverse),
-                c.keep * w_2 - b * (p.at_most(most) * inverse),
-            ),
-            places[2]: (m_1, m_2),
-            places[3]: (v_1, v_2),
-        }
-        for at, (first, second) in results.items():
-            if count is None:
-                emit.store(first.value, at, 0)
-                emit.store(second.value, at, 1)
-            else:
-                emit.store_part(
-                    [[first.value, second.value]], at, emit.integer(0), emit.integer(1), count
+            emit.store(vector.value, at, j)
+        else:
+            emit.store_part([[vector.value]], at, emit.integer(0), emit.integer(1), count)
+
+    def step_of(offset, j=0, count=None):
+        """New moments of vector j; its weights, numerator and denominator of their step."""
+        places = [builder.add(at, offset) for at in (w, g, m, v)]
+        mask = None if count is None else emit.mask(j, count)
+        values = [Vector(emit, emit.load(at, j, mask)) for at in places]
+        *moments, a, p = _adaptive_step(c, alpha, *values)
+        for moment, at in zip(moments, places[2:], strict=True):
+            store(moment, at, j, count)
+        return values[0], a, p
+
+    def new_weights(offset, weights, step, j=0, count=None):
+        store(c.keep * weights - step, builder.add(w, offset), j, count)
+
+    def four_vectors(values):
+        offset, *sums = values
+        for at in (w, m, v):
+            for line in range(0, 4 * VECTOR_BYTES, CACHE_LINE):
+                emit_prefetch(
+                    builder, builder.add(at, builder.add(offset, emit.integer(AHEAD + line)))
                 )
-        return [
-            (Vector(emit, total) + x * x).value for total, x in zip(sums, (w_1, w_2), strict=True)
+        weights, numerators, denominators = zip(
+            *[step_of(offset, j) for j in range(4)], strict=True
+        )
+        p, q, r, s = denominators
+        pq, rs = p * q, r * s
+        product = pq * rs
+        inverse = c.step / product
+        of_pq, of_rs = inverse * rs, inverse * pq
+        factors = q * of_pq, p * of_pq, s * of_rs, r * of_rs
+        steps = [(a * factor).value for a, factor in zip(numerators, factors, strict=True)]
+        # Where the product or its inverse leaves the normal numbers, each is divided for itself.
+        good = builder.fcmp_ordered("<=", (product * inverse - c.step).size().value, most.value)
+        flags = ir.IntType(emit.lanes)
+        bad = builder.icmp_signed("!=", builder.bitcast(good, flags), ir.Constant(flags, -1))
+        steps = emit.choose(
+            bad,
+            lambda: [(c.step * a / b).value for a, b in zip(numerators, denominators, strict=True)],
+            steps,
+        )
+        for j, step in enumerate(steps):
+            new_weights(offset, weights[j], Vector(emit, step), j)
+        squares = [
+            (Vector(emit, sum_j) + x * x).value for sum_j, x in zip(sums, weights, strict=True)
         ]
+        return [builder.add(offset, emit.integer(4 * VECTOR_BYTES)), *squares]
 
-    size = emit.integer(2 * emit.lanes)
-    step = emit.integer(2 * emit.lanes * emit.size)
+    def one_vector(values, count=None):
+        offset, total = values
+        weights, a, p = step_of(offset, 0, count)
+        new_weights(offset, weights, c.step * a / p, 0, count)
+        total = (Vector(emit, total) + weights * weights).value
+        return [builder.add(offset, emit.integer(VECTOR_BYTES)), total]
+
+    in_four, in_one = emit.integer(4 * emit.lanes), emit.integer(emit.lanes)
     offset, *sums = emit.loop(
-        builder.sdiv(n, size),
-        [emit.integer(0), emit.zero, emit.zero],
-        lambda values: [builder.add(values[0], step), *two_vectors(values[0], values[1:])],
+        builder.sdiv(n, in_four), [emit.integer(0), *[emit.zero] * 4], four_vectors
     )
-    left = builder.srem(n, size)
-    sums = emit.choose(
-        builder.icmp_signed(">", left, emit.integer(0)),
-        lambda: two_vectors(offset, sums, left),
-        sums,
+    total = builder.fadd(builder.fadd(*sums[:2]), builder.fadd(*sums[2:]))
+    values = emit.loop(builder.sdiv(builder.srem(n, in_four), in_one), [offset, total], one_vector)
+    left = builder.srem(n, in_one)
+    _, total = emit.choose(
+        builder.icmp_signed(">", left, emit.integer(0)), lambda: one_vector(values, left), values
     )
-    return emit.sum_of_lanes(builder.fadd(*sums))
+    return emit.sum_of_lanes(total)
 
 
-_codegen_adaptive = emitted("adaptive", _emit_adaptive, 5, len(Coefficients._fields) + 2)
+_codegen_adaptive = emitted("adaptive", _emit_adaptive, 5, len(Coefficients._fields) + 1)
 
 
 @intrinsic
-def _adaptive(typingctx, like, w, g, m, v, n, c, alpha, scale):
-    signature = like(like, *[types.intp] * 5, c, like, like)
+def _adaptive(typingctx, like, w, g, m, v, n, c, alpha):
+    signature = like(like, *[types.intp] * 5, c, like)
 
     def codegen(context, builder, signature, args):
-        *addresses, c, alpha, scale = args
+        *addresses, c, alpha = args
         numbers = cgutils.unpack_tuple(builder, c, len(Coefficients._fields))
-        return _codegen_adaptive(context, builder, signature, [*addresses, *numbers, alpha, scale])
+        return _codegen_adaptive(context, builder, signature, [*addresses, *numbers, alpha])
 
     return signature, codegen
 
@@ -254,16 +283,16 @@ def update(rule, c, w, g, state, first, scale, is_bias):
     """
     T = w.dtype.type
     # Conversion once per chunk, so that loops over float32 have no float64 in them.
-    c, scale, alpha = _typed(c, T, is_bias), T(scale), T(0.0 if is_bias else rule.alpha)
+    c, alpha = _typed(c, T, is_bias, scale), T(0.0 if is_bias else rule.alpha)
     stop = first + w.size
     if rule.code == GRADIENT:
-        squares = _complete(w, g, alpha, scale)
+        squares = _complete(w, g, alpha, T(scale))
     elif rule.code in (SGD, NESTEROV):
-        squares = _momentum(w, g, state[0, first:stop], c, alpha, scale)
+        squares = _momentum(w, g, state[0, first:stop], c, alpha)
     else:
         at_w, at_g, m, v = address(w, 0), address(g, 0), state[0], state[1]
         at_m, at_v = address(m, first), address(v, first)
-        squares = _adaptive(T(0), at_w, at_g, at_m, at_v, w.size, c, alpha, scale)
+        squares = _adaptive(T(0), at_w, at_g, at_m, at_v, w.size, c, alpha)
     return np.float64(squares)
 
 

@@ -27,6 +27,17 @@ from .machine import apart, atomic_add, atomic_load, nanoseconds, pause, sleep, 
 from .matmul import address
 from .rules import Rule
 
+# Order of memory: what threads wait for is written by ``atomic_add`` (acquire and release:
+# ``ldaxr`` and ``stlxr`` on ARM) and looked at by ``atomic_load`` (acquire: ``ldar``). Nothing
+# else orders memory, and nothing else has to. Arrivals at a barrier are one chain of such
+# additions: who has seen the last sees what any thread wrote before its own. And no write behind
+# a barrier reaches a read before it: of ``orders``, which thread 0 changes behind the last
+# barrier of a slice, when no other reads them until the next slice; of ``TIME_OVER``, which all
+# read behind the last barrier of a micro-batch, and thread 0 writes before the last of the
+# following one. That needs another barrier in between: programs have two stages or more, or one
+# (where the gradient is given) in slices of one micro-batch. ``ABORT`` is written plainly: it
+# says no more than that it is set.
+
 # On different pairs of cache lines, but for the two that hardly change.
 ARRIVALS, STARTED, ABORT, TIME_OVER, TAKEN, _APART = 0, 16, 32, 33, 48, 16
 

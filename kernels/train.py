@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Entry
-from .inputs import is_sparse, sort_entries, sum_gradient
+from .inputs import is_sparse, sum_gradient
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
@@ -119,8 +119,8 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
         mine = bounds_of(plan, stage.tasks, n_threads)
         n_tasks, takers = mine[thread + 1] - mine[thread], 1
         if stage.tasks == BY_CHUNKS:
-            # Its own chunks, and then what the next threads have not begun of theirs; but entries
-            # of CSR rows are sorted for its own.
+            # Its own chunks, and then what the next threads have not begun of theirs; but in
+            # CSR rows it goes on from one to the next.
             n_tasks = takers = 1 if is_sparse(data) else takers_of(plan, n_threads)
         for i in range(n_tasks):
             of_task = (mine[thread] - mine[0] + i) % (mine[n_threads] - mine[0])
@@ -132,9 +132,6 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
-            if stage.gradient and is_sparse(data) and task.first_chunk < task.last_chunk:
-                chunks = plan.chunks[task.first_chunk : task.last_chunk]
-                sort_entries(net, data, work, part, chunks)
             k = next_chunk(team.sync, task, -1, of_task, takers)
             while k < task.last_chunk:
                 chunk = plan.chunks[k]
@@ -143,9 +140,9 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 if stage.gradient:
                     restart = k == task.first_chunk
                     # Parts of a gradient are summed whole, by who does not know what is in them.
-                    lazy = orders.lazy and stage.tasks == BY_CHUNKS
+                    lazy, whole = orders.lazy, not orders.lazy or stage.tasks == BY_ROWS
                     accumulate_gradient(
-                        net, data, work, part, chunk, g, batch.begins, restart, lazy
+                        net, data, work, part, chunk, g, batch.begins, restart, lazy, whole
                     )
                 if batch.ends:
                     if stage.add_parts:
@@ -287,10 +284,9 @@ def _predict(
         places=places,
         capacity=capacity,
         row_loss=unused,
+        entries=unused_2d,
         ends=unused_2d,
-        examples=unused_2d,
-        values=unused_2d,
-        deltas=unused_2d,
+        features=unused_2d,
         touched=unused,
         squares=unused,
         norms=unused,

@@ -18,6 +18,7 @@ from fastnn.kernels.rules import ADAGRAD, ADAM, ADAMW, NADAM, NESTEROV, RMSPROP,
 
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)  # which take longer than all that runs
 jnp = jax.numpy
 
 SIGMA = {
@@ -225,6 +226,24 @@ SOLVERS = {
 EACH_TIME = ["adamw", "nadam", "rmsprop", "adagrad", "clipped adam"]
 
 
+FUNCTIONS = ["tanh", "gelu", "softmax"]
+
+
+@pytest.fixture(scope="module")
+def slope():
+    """``slope(layers, rows)``: the gradient for these rows, compiled once for all solvers."""
+    _, *arrays = problem("cross_entropy", 0.0)
+    X, _, target, weight = map(jnp.asarray, arrays)
+
+    def mean_error(layers, rows):
+        Theta = [jnp.column_stack([layer["b"], layer["W"]]) for layer in layers]
+        C = jax.vmap(lambda x, t: error_of_one(Theta, zeros(), x, t, FUNCTIONS, "cross_entropy"))
+        penalty = ALPHA / 2 * sum((layer["W"] ** 2).sum() for layer in layers)
+        return (C(X[rows], target[rows]) @ weight[rows] + penalty) / weight[rows].sum()
+
+    return jax.jit(jax.grad(mean_error))
+
+
 @pytest.mark.parametrize(
     "solver, batch_size",
     [
@@ -235,33 +254,18 @@ EACH_TIME = ["adamw", "nadam", "rmsprop", "adagrad", "clipped adam"]
         for size in (N, 4)
     ],
 )
-def test_solvers_follow_the_path_of_optax(solver, batch_size, largest):
+def test_solvers_follow_the_path_of_optax(solver, batch_size, slope, largest):
     optax = pytest.importorskip("optax")
     constants, more, make = SOLVERS[solver]
-    Theta, X, y, target, weight = problem("cross_entropy", 0.0)
-    functions, loss = ["tanh", "gelu", "softmax"], "cross_entropy"
-    net = make_net(UNITS, functions[:-1], functions[-1], loss)
+    Theta, X, y, _, weight = problem("cross_entropy", 0.0)
+    net = make_net(UNITS, FUNCTIONS[:-1], FUNCTIONS[-1], "cross_entropy")
     theta = to_flat(Theta)
-
-    @jax.jit
-    def slope(layers, rows):
-        def mean_error(layers):
-            Theta = [jnp.column_stack([layer["b"], layer["W"]]) for layer in layers]
-            C = jax.vmap(
-                lambda x, t: error_of_one(Theta, zeros(), x, t, functions, "cross_entropy")
-            )
-            penalty = ALPHA / 2 * sum((layer["W"] ** 2).sum() for layer in layers)
-            return (C(X[rows], target[rows]) @ weight[rows] + penalty) / weight[rows].sum()
-
-        return jax.grad(mean_error)(layers)
-
     layers = [{"b": jnp.array(t[:, 0]), "W": jnp.array(t[:, 1:])} for t in Theta]
     optimizer = make(optax)
     state, step = optimizer.init(layers), jax.jit(optimizer.update)
-    X, target, weight = jnp.array(X), jnp.array(target), jnp.array(weight)
     code, *rest = constants
     rule = Rule(code, ETA, ALPHA, *rest, **more)
-    data = make_data(np.asarray(X), codes=y, weights=np.asarray(weight))
+    data = make_data(X, codes=y, weights=weight)
     batches = np.split(np.arange(N), range(batch_size, N, batch_size))
     if "clip_norm" in more:
         assert optax.tree.norm(slope(layers, np.arange(N))) > more["clip_norm"]

@@ -2,13 +2,15 @@
 
 Every process here imports a copy of the package in a temporary folder, so that sources can be
 edited and cache files damaged. What does not depend on the kernels themselves is tested with a
-kernel that compiles in no time. The real ones take half a minute each time: they start cold once
-and are edited once, and everything else is asked of them with ``-m nightly``.
+kernel that compiles in no time. The real ones take half a minute each time: their cache is the one
+that conftest.py has filled, the smallest of them is edited once, and everything else is asked of
+them with ``-m nightly``.
 """
 
 import compileall
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -17,16 +19,22 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import fastnn
 import fastnn.kernels.cache
+from fastnn.kernels.shuffle import shuffle
+from fastnn.kernels.train import losses, predict, train
 
 KERNELS = Path(fastnn.kernels.__file__).parent
 SOURCES = sorted(path.name for path in KERNELS.glob("*.py"))
+DTYPES = ["float32", "float64"]
 
 # Runs the body of a test with all warnings recorded, and prints `result` in one line.
 PROGRAM = """
@@ -155,34 +163,41 @@ SINGLE = (
 DOUBLE = FIT + "result['weights'] = {'float64': fit('float64')}\n"
 
 
-def cold(site, *bodies):
-    """Processes that start at once without any cache: (folder, what each of them found)."""
+def copy_package(site):
+    """The package without any cache; returns the folder of its kernels."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(fastnn.__file__).parent, site / "fastnn", ignore=ignore)
-    shutil.copytree(KERNELS, site / "fastnn" / "kernels", dirs_exist_ok=True, ignore=ignore)
-    return site, run(site, *bodies)
+    kernels = site / "fastnn" / "kernels"
+    return shutil.copytree(KERNELS, kernels, dirs_exist_ok=True, ignore=ignore)
 
 
 @pytest.fixture(scope="module")
-def cold_start(tmp_path_factory):
-    return cold(tmp_path_factory.mktemp("cold"), SINGLE, SINGLE)
-
-
-@pytest.fixture(scope="module")
-def many_cold_starts(tmp_path_factory):
-    return cold(tmp_path_factory.mktemp("many_cold"), *[SINGLE, DOUBLE] * 4)
+def cold_starts(tmp_path_factory):
+    """Processes that start at once without any cache: (folder, what each of them found)."""
+    site = tmp_path_factory.mktemp("cold")
+    copy_package(site)
+    return site, run(site, *[SINGLE, DOUBLE] * 4)
 
 
 @pytest.fixture
-def warm(cold_start, tmp_path):
+def warm(tmp_path):
     """A copy of the package with a warm cache of float32."""
-    return shutil.copytree(cold_start[0], tmp_path / "site")
+    folder = copy_package(tmp_path / "site") / "__pycache__"
+    folder.mkdir()
+    for entry in (train, predict, losses, shuffle):
+        place = next(place for place in entry["float32"]._cache._places() if place.is_file())
+        shutil.copy(place, folder)
+    return tmp_path / "site"
 
 
 @pytest.fixture(scope="module")
-def expected(cold_start):
-    """The weights that a fit in float32 without any cache gives."""
-    return cold_start[1][0]["weights"]["float32"]
+def expected():
+    """The weights that a fit in float32 gives."""
+    here = {"fastnn": fastnn, "np": np}
+    exec(FIT, here)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return here["fit"]("float32")
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +230,6 @@ def weighed(result, value=6.0):
 
 def cached(result):
     return result["cached float32"] and result["cached float64"]
-
-
-each_start = pytest.mark.parametrize(
-    ("start", "dtypes"),
-    [
-        ("cold_start", ["float32"]),
-        pytest.param("many_cold_starts", ["float32", "float64"], marks=pytest.mark.nightly),
-    ],
-)
 
 
 def test_of_processes_that_start_cold_at_once_one_compiles(tiny_cold_start):
@@ -274,10 +280,10 @@ def test_long_compilations_are_told_once_by_a_logger(monkeypatch, caplog):
     assert not caplog.records
 
 
-@each_start
-def test_processes_that_start_cold_at_once_agree(start, dtypes, request):
-    site, results = request.getfixturevalue(start)
-    for dtype in dtypes:
+@pytest.mark.nightly
+def test_processes_that_start_cold_at_once_agree(cold_starts):
+    site, results = cold_starts
+    for dtype in DTYPES:
         weights = [found["weights"][dtype] for found in results if dtype in found["weights"]]
         assert len(weights) > 1 and len(set(weights)) == 1
     assert all(result["warnings"] == [] for result in results)
@@ -290,27 +296,27 @@ def test_processes_that_start_cold_at_once_with_a_tiny_kernel_agree(tiny_cold_st
     assert list(site.rglob("*.tmp.*")) == []
 
 
-@each_start
-def test_the_second_process_does_not_compile(start, dtypes, request):
-    site, results = request.getfixturevalue(start)
+@pytest.mark.nightly
+def test_the_second_process_does_not_compile(cold_starts):
+    site, results = cold_starts
     # One of two that started at once may have found what the other had saved, but not both.
     assert {"float32": False} in [found.get("ready") for found in results]
     before = cache_files(site)
     second = run(
         site,
         FIT
-        + f"result['weights'] = {{dtype: fit(dtype) for dtype in {dtypes}}}\n"
+        + f"result['weights'] = {{dtype: fit(dtype) for dtype in {DTYPES}}}\n"
         + "from fastnn.kernels.train import train\n"
-        + f"stats = [train[dtype].stats for dtype in {dtypes}]\n"
+        + f"stats = [train[dtype].stats for dtype in {DTYPES}]\n"
         + "result['hits'] = [sum(s.cache_hits.values()) for s in stats]\n"
         + "result['misses'] = [sum(s.cache_misses.values()) for s in stats]\n"
         + "result['ready'] = fastnn.warmup(['float32'])\n",
     )
     found = [result["weights"] for result in results]
     assert second == {
-        "weights": {dtype: next(w[dtype] for w in found if dtype in w) for dtype in dtypes},
-        "hits": [1] * len(dtypes),
-        "misses": [0] * len(dtypes),
+        "weights": {dtype: next(w[dtype] for w in found if dtype in w) for dtype in DTYPES},
+        "hits": [1, 1],
+        "misses": [0, 0],
         "ready": {"float32": True},
         "warnings": [],
     }
@@ -333,10 +339,13 @@ def digest_of(monkeypatch):
     return digest
 
 
+def test_a_copy_of_the_kernels_has_their_digest(tmp_path, digest_of):
+    assert digest_of(shutil.copytree(KERNELS, tmp_path / "kernels")) == fastnn.kernels.cache.DIGEST
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_edit_to_any_kernel_file_changes_the_digest(name, tmp_path, digest_of):
     folder = shutil.copytree(KERNELS, tmp_path / "kernels")
-    assert digest_of(folder) == fastnn.kernels.cache.DIGEST
     (folder / name).write_text((folder / name).read_text() + "an_edit = 1\n")
     assert digest_of(folder) != fastnn.kernels.cache.DIGEST
 
@@ -370,26 +379,21 @@ def test_code_that_differs_has_another_digest(code, tmp_path, digest_of):
     assert len(digests) == 2
 
 
-RELU = "_relu_of(a.dtype.type(0), address(a, 0), a.size)"  # in kernels/activations.py
-
-
 def test_an_edited_leaf_takes_effect_in_the_next_process(warm):
-    """Numba only looks at the file of the cached function: train.py, not activations.py."""
+    """Numba only looks at the file of the cached function: train.py, not losses.py."""
     body = """
-from fastnn.kernels.train import predict
-result["cached"] = predict.prepare("float32")
-one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
-model = fastnn.MLPRegressor.from_weights([one, one], [zero, zero])
-result["relu(3)"] = float(model.predict(3 * one)[0])
+from fastnn._network import make_net
+from fastnn.kernels.train import losses
+result["cached"] = losses.prepare("float32")
+net = make_net([1, 1], "identity", "identity", "squared_error")
+row_loss, terms, a, y = np.array([[0], [0], [3], [1]], np.float32)
+losses["float32"](net, row_loss, terms, a, y)
+result["loss"] = float(row_loss[0])
 """
-    assert run(warm, body) == {"cached": True, "relu(3)": 3.0, "warnings": []}
-    rename(
-        warm / "fastnn" / "kernels" / "activations.py",
-        RELU,
-        f"{RELU}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
-    )
-    assert run(warm, body) == {"cached": False, "relu(3)": 6.0, "warnings": []}
-    assert run(warm, body) == {"cached": True, "relu(3)": 6.0, "warnings": []}
+    assert run(warm, body) == {"cached": True, "loss": 2.0, "warnings": []}
+    rename(warm / "fastnn" / "kernels" / "losses.py", "T(0.5) * r * r", "r * r")
+    assert run(warm, body) == {"cached": False, "loss": 4.0, "warnings": []}
+    assert run(warm, body) == {"cached": True, "loss": 4.0, "warnings": []}
 
 
 @pytest.mark.nightly
@@ -458,17 +462,16 @@ def flipped(content, place):
     return bytes(changed)
 
 
+EACH_TIME = [("__pycache__", "one bit of machine code"), ("built", "empty")]
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("folder", "damage"),
     [
-        pytest.param(
-            damage,
-            marks=() if damage in ("empty", "one bit of machine code") else pytest.mark.nightly,
-        )
-        for damage in DAMAGES
+        pytest.param(*case, marks=() if case in EACH_TIME else pytest.mark.nightly)
+        for case in itertools.product(("__pycache__", "built"), DAMAGES)
     ],
 )
-@pytest.mark.parametrize("folder", ["__pycache__", "built"])
 def test_damaged_files_are_not_run_and_warn_once(folder, damage, tiny):
     kernels = tiny / "fastnn" / "kernels"
     if folder == "built":
@@ -524,7 +527,13 @@ def test_machine_code_for_other_machines_is_left_alone(tiny, home):
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["numba.__version__", "importlib.machinery.EXTENSION_SUFFIXES[0]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numba.__version__",
+        pytest.param("importlib.machinery.EXTENSION_SUFFIXES[0]", marks=pytest.mark.nightly),
+    ],
+)
 def test_machine_code_of_another_numba_or_python_is_left_alone(name, tiny):
     shipped(tiny)
     other = f"import importlib.machinery, numba\n{name} = 'another'\n"
@@ -590,12 +599,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d))
 @pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of POSIX")
 @pytest.mark.parametrize(
     "most",
-    [
-        0,
-        pytest.param(1, marks=pytest.mark.nightly),
-        700,
-        pytest.param(5000, marks=pytest.mark.nightly),
-    ],
+    [700, *(pytest.param(most, marks=pytest.mark.nightly) for most in (0, 1, 5000))],
 )
 def test_a_disk_that_is_full_costs_no_more_than_a_warning(most, tiny):
     """No file may grow beyond so many bytes: writing fails, at once or halfway."""
@@ -614,20 +618,21 @@ def test_two_versions_side_by_side_share_a_folder(tiny, tmp_path):
     other = shutil.copytree(tiny, tmp_path / "other")
     rename(other / "fastnn" / "kernels" / "tiny.py", "return total", "return -total")
     folder = str(tmp_path / "cache")
-    for _ in range(2):
-        assert weighed(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
-        assert weighed(run(other, WEIGH, NUMBA_CACHE_DIR=folder), -6.0)
-    assert cached(run(tiny, WEIGH, NUMBA_CACHE_DIR=folder))
-    assert cached(run(other, WEIGH, NUMBA_CACHE_DIR=folder))
+    for hit in (False, True):
+        for site, value in ((tiny, 6.0), (other, -6.0)):
+            result = run(site, WEIGH, NUMBA_CACHE_DIR=folder)
+            assert weighed(result, value)
+            assert cached(result) == hit
 
 
 @pytest.mark.nightly
 def test_two_versions_that_share_a_folder_train_each_by_its_own_kernels(warm, expected, tmp_path):
     other = shutil.copytree(warm, tmp_path / "other")
+    relu = "_relu_of(a.dtype.type(0), address(a, 0), a.size)"
     rename(
         other / "fastnn" / "kernels" / "activations.py",
-        RELU,
-        f"{RELU}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
+        relu,
+        f"{relu}\n    for i in range(a.size):\n        a[i] *= a.dtype.type(2)",
     )
     folder = str(tmp_path / "cache")
     body = (
@@ -744,8 +749,7 @@ sys.meta_path.insert(0, Finder)
 def test_code_that_cannot_be_read_is_not_cached(packager, tiny, home):
     before = cache_files(tiny)
     told = "result['text'] = str(caught[0].message)\n"
-    for _ in range(2):
-        result = run(tiny, packager + WEIGH + told, **home)
+    for result in run(tiny, *[packager + WEIGH + told] * 2, **home):
         assert weighed(result)
         assert not cached(result)
         assert result["warnings"] == ["CacheWarning"]
@@ -799,7 +803,9 @@ class TestDisks:
             assert cached(result) == hit
             assert result["warnings"] == []
 
-    @pytest.mark.parametrize("size", [None, "4k", "8k", "16k"])
+    @pytest.mark.parametrize(
+        "size", [None, "8k", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("4k", "16k"))]
+    )
     def test_without_a_place_there_is_one_warning(self, size, tiny, home):
         folder = tiny / "fastnn" / "kernels" / "__pycache__"
         shutil.rmtree(folder)

@@ -263,11 +263,11 @@ from fastnn import MLPClassifier
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).standard_normal((4000, 100)).astype(np.float32)
 y = X[:, 0] > 0
-model = MLPClassifier((256, 256), max_iter=12, tol=0)
+model = MLPClassifier((256, 256), max_iter=6, tol=0)
 model.fit(X[:500], y[:500])
 print("ready", flush=True)
 if sys.argv[1] == "one fit":
-    model.set_params(max_iter=60).fit(X, y)
+    model.set_params(max_iter=30).fit(X, y)
 elif sys.argv[1] == "dask":
     import dask
     tasks = [dask.delayed(model.fit)(X, y) for model in [clone(model) for _ in range(9)]]

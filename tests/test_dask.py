@@ -7,12 +7,15 @@ import os
 import pickle
 import signal
 
+import dask
 import dask.array as da
+import dask.bag
 import dask.dataframe as dd
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from dask.distributed import Client
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_classification
@@ -169,6 +172,42 @@ def test_a_dataframe_has_names_and_partitions_of_unknown_length(client):
         remote.set_params(warm_start=True).fit(features.rename(columns={"x0": "z"}), table["y"])
 
 
+def test_the_partitions_make_no_difference(client):
+    local = fastnn.MLPClassifier(max_iter=3, random_state=0, batch_size=64).fit(X, Y)
+    frame = dd.from_pandas(pd.DataFrame(X), npartitions=4)
+    halves = [on_dask(X[:300].astype(np.float32)), on_dask(X[300:])]
+    in_float32 = np.concatenate([X[:300].astype(np.float32), X[300:]])
+    for examples, expected in [
+        (on_dask(X, 600), local),
+        (da.from_array(X, chunks=((0, 1, 2, 500, 0, 97), 12)), local),
+        (da.from_array(X, chunks=(150, 5)), local),
+        (frame.values, local),  # of unknown length
+        (da.concatenate(halves), clone(local).fit(in_float32, Y)),
+    ]:
+        rows = (150,) * 4 if np.isnan(examples.chunks[0]).any() else examples.chunks[0]
+        y = da.from_array(Y, chunks=(rows,))
+        remote = fastnn.dask.MLPClassifier(max_iter=3, random_state=0, batch_size=64)
+        assert_same(remote.fit(examples, y), expected)
+        probability = remote.predict_proba(examples).compute()
+        np.testing.assert_allclose(probability, expected.predict_proba(X), rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_may_be_missing_in_a_partition(client):
+    order = np.argsort(Y, kind="stable")
+    remote = fastnn.dask.MLPClassifier(max_iter=3, random_state=0)
+    remote.fit(on_dask(X[order]), on_dask(Y[order]))
+    assert_same(remote, fastnn.MLPClassifier(max_iter=3, random_state=0).fit(X[order], Y[order]))
+
+
+@pytest.mark.parametrize("batch_size", [64, "full"])
+def test_weights_of_a_group_may_cancel(client, batch_size):
+    weight = np.where(np.arange(len(X)) % 2, 1.0, -1.0)
+    weight[300:] = 2.0
+    settings = dict(max_iter=3, random_state=0, batch_size=batch_size)
+    remote = fastnn.dask.MLPClassifier(**settings).fit(on_dask(X), on_dask(Y), on_dask(weight))
+    assert_same(remote, fastnn.MLPClassifier(**settings).fit(X, Y, weight))
+
+
 def test_predictions_are_lazy_and_those_of_the_local_estimator(client):
     remote = fastnn.dask.MLPClassifier(max_iter=3, random_state=0).fit(on_dask(X), on_dask(Y))
     local = remote.to_local()
@@ -216,16 +255,26 @@ def in_the_middle(monkeypatch, step, act):
 @pytest.mark.parametrize("solver", ["adam", pytest.param("lbfgs", marks=pytest.mark.nightly)])
 def test_a_worker_that_dies_in_the_middle_of_an_epoch_changes_nothing(monkeypatch, solver):
     remote = fastnn.dask.MLPClassifier(
-        solver=solver, max_iter=12, batch_size=30, random_state=0, early_stopping=True
+        solver=solver, max_iter=4, batch_size=90, random_state=0, early_stopping=True
     )
     with cluster(2, processes=True) as client:
         expected = clone(remote).fit(on_dask(X), on_dask(Y))
         victim, process = sorted(client.run(os.getpid).items())[0]
         kill = functools.partial(os.kill, process, signal.SIGKILL)
-        steps = in_the_middle(monkeypatch, 27 if solver == "adam" else 5, kill)
+        steps = in_the_middle(monkeypatch, 9 if solver == "adam" else 5, kill)
         remote.fit(on_dask(X), on_dask(Y))
         assert victim not in client.nthreads()
-    assert len(steps) == (12 * 18 if solver == "adam" else len(steps))  # none was made twice
+    assert len(steps) == (4 * 6 if solver == "adam" else len(steps))  # none was made twice
+    assert_same(remote, expected, tolerance=0)
+
+
+@pytest.mark.nightly  # starting workers takes long
+def test_workers_that_are_restarted_in_the_middle_of_an_epoch_change_nothing(monkeypatch):
+    remote = fastnn.dask.MLPClassifier(max_iter=3, batch_size=100, random_state=0)
+    with cluster(2, processes=True) as client:
+        expected = clone(remote).fit(on_dask(X), on_dask(Y))
+        in_the_middle(monkeypatch, 9, client.restart)
+        remote.fit(on_dask(X), on_dask(Y))
     assert_same(remote, expected, tolerance=0)
 
 
@@ -284,10 +333,13 @@ def broken(name):
     if name == "weight":
         weight_bad[310] = np.inf
         return X, Y, weight_bad, "Partition 2 .*sample_weight contains infinity"
+    if name == "times":
+        X_bad = X_bad.astype("M8[s]")
+        return X_bad, Y, None, r"Partition \d .*X must be numbers, but is of type"
     return X, Y[:-1], None, "Partition 3 .*inconsistent numbers of samples"
 
 
-@pytest.mark.parametrize("name", ["X", "y", "weight", "length"])
+@pytest.mark.parametrize("name", ["X", "y", "weight", "times", "length"])
 def test_an_error_names_the_partition_and_leaves_the_estimator_as_it_was(client, name):
     model = fastnn.dask.MLPClassifier(max_iter=3, random_state=0).fit(on_dask(X), on_dask(Y))
     before = vars(model).copy()
@@ -298,6 +350,27 @@ def test_an_error_names_the_partition_and_leaves_the_estimator_as_it_was(client,
     assert vars(model) == before
 
 
+def test_categories_are_the_error_that_they_are_on_one_machine(client):
+    frame = pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+    frame["c"] = pd.Categorical(np.array(["a", "b", "c"])[Y])
+    with pytest.raises(ValueError) as local:
+        fastnn.MLPClassifier().fit(frame[:150], Y[:150])
+    with pytest.raises(ValueError, match="Partition 0 of X, y or sample_weight: ") as remote:
+        fastnn.dask.MLPClassifier().fit(dd.from_pandas(frame, npartitions=1), on_dask(Y, 600))
+    assert str(remote.value).endswith(str(local.value))
+
+
+def test_sparse_blocks_and_weights_without_rows_name_their_partition(client):
+    model = fastnn.dask.MLPClassifier(max_iter=3)
+    sparse = on_dask(X).map_blocks(sp.csr_array, dtype=float)
+    with pytest.raises(TypeError, match=r"Partition \d of .* It is sparse"):
+        model.fit(sparse, on_dask(Y))
+    rows, shifted = ((0, 300, 300),), ((10, 290, 300),)
+    X_parts, y_parts = da.from_array(X, chunks=(*rows, 12)), da.from_array(Y, chunks=rows)
+    with pytest.raises(ValueError, match=r"Partition 0 of .* 0 sample"):
+        model.fit(X_parts, y_parts, da.from_array(WEIGHT, chunks=shifted))
+
+
 def test_what_does_not_go_together_is_an_error(client):
     model = fastnn.dask.MLPClassifier(max_iter=3, random_state=0)
     with pytest.raises(TypeError, match="y must be a Dask array or dataframe"):
@@ -306,14 +379,38 @@ def test_what_does_not_go_together_is_an_error(client):
         model.fit(on_dask(X), on_dask(Y, 100))
     with pytest.raises(ValueError, match="two dimensions"):
         model.fit(on_dask(Y), on_dask(Y))
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        model.fit(on_dask(X), None)
+    for other in (dask.delayed(X), dask.bag.from_sequence([1, 2])):
+        with pytest.raises(TypeError, match="X must be an array or a dataframe"):
+            model.fit(other, on_dask(Y))
+        with pytest.raises(TypeError, match="y must be a Dask array or dataframe"):
+            model.fit(on_dask(X), other)
     with pytest.raises(ValueError, match="needs X_val and y_val"):
         clone(model).set_params(early_stopping=True, scoring="f1_macro").fit(on_dask(X), on_dask(Y))
     with pytest.raises(ValueError, match="diverged"):
         clone(model).set_params(solver="sgd", learning_rate_init=1e300).fit(on_dask(X), on_dask(Y))
 
 
-def test_searches_run_on_workers_with_one_thread_each(client):
+def test_only_examples_in_rows_are_predicted(client):
+    model = fastnn.dask.MLPClassifier(max_iter=3, random_state=0).fit(on_dask(X), on_dask(Y))
+    with pytest.raises(ValueError, match="two dimensions"):
+        model.predict(on_dask(Y))
+    with pytest.raises(TypeError, match="X must be an array or a dataframe"):
+        model.predict(dask.delayed(X))
+    with pytest.raises(ValueError, match="has 3 features"):
+        model.predict(on_dask(X[:, :3])).compute()
+
+
+def test_searches_run_on_workers_with_one_thread_each(client, monkeypatch):
     X_iris, y_iris = load_iris(return_X_y=True)
+    scattered, scatter = [], Client.scatter
+
+    def noting(client, data, *arguments, **more):
+        scattered.extend(data)
+        return scatter(client, data, *arguments, **more)
+
+    monkeypatch.setattr(Client, "scatter", noting)
     search = GridSearchCV(
         fastnn.MLPClassifier(max_iter=20, random_state=0), {"alpha": [1e-4, 1.0]}, cv=2
     )
@@ -321,5 +418,7 @@ def test_searches_run_on_workers_with_one_thread_each(client):
     with joblib.parallel_config(backend="dask", scatter=[X_iris, y_iris]):
         search.fit(X_iris, y_iris)
     assert np.array_equal(search.cv_results_["mean_test_score"], expected)
+    for array in (X_iris, y_iris):  # once for all fits
+        assert sum(np.shape(a) == array.shape for a in scattered) == 1
     # A network that is worth many threads, in a task.
     assert client.submit(choose_n_threads, None, 1e12).result() == 1

@@ -163,7 +163,7 @@ FIGURES = {
 ALL = list(itertools.product(CURVES, [False, True], FIGURES))
 
 
-@pytest.mark.parametrize("case, log, figure", grids.nightly_but(ALL, grids.covering(ALL, 2)))
+@pytest.mark.parametrize("case, log, figure", grids.nightly_but(ALL, grids.covering(ALL, 1)))
 def test_the_legend_hides_no_curve(case, log, figure):
     given = FIGURES[figure]
     ax = None if given is None else plt.subplots(2, 2, **{"figsize": (10, 8), **given})[1][0, 1]

@@ -5,10 +5,12 @@ import importlib
 import inspect
 import pkgutil
 import re
+import tomllib
 import warnings
 from pathlib import Path
 
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 import fastnn.callbacks
@@ -118,6 +120,23 @@ def test_every_page_is_in_the_table_of_contents():
 def test_everything_public_is_in_the_api():
     listed = (ROOT / "docs" / "api.md").read_text().split()
     assert [name for name in PUBLIC if name not in listed] == []
+
+
+def test_the_links_of_notebooks_lead_to_pages_of_the_documentation():
+    """To those that Sphinx makes of the names in api.md, where pyproject.toml says that it is."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    module = re.search(r"currentmodule:: (\w+)", text)[1]
+    folder, names = zip(*re.findall(r":toctree: (\w+/)\n\n((?: +\w+\n)+)", text), strict=True)
+    pages = {f"{set(folder).pop()}{module}.{name}.html" for part in names for name in part.split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    estimators = [
+        thing
+        for name in fastnn.__all__
+        if inspect.isclass(thing := getattr(fastnn, name)) and issubclass(thing, BaseEstimator)
+    ]
+    links = {estimator()._get_doc_link() for estimator in estimators}
+    assert len(links) == 4
+    assert links <= {project["urls"]["Documentation"] + page for page in pages}
 
 
 def test_examples_and_references_are_found_in_the_texts():

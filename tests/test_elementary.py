@@ -21,16 +21,17 @@ def normal_distribution(x):
     """By its series, and in the tails by Laplace's continued fraction."""
     W = x.dtype.type
     t = np.minimum(abs(x), W(100))
-    bell = np.exp(-t * t / 2) / np.sqrt(8 * np.arctan(W(1)))
-    near = np.minimum(t, W(2.5))
-    term = series = near.copy()
+    tail = np.exp(-t * t / 2) / np.sqrt(8 * np.arctan(W(1)))  # the bell, so far
+    near, far = t < 2.5, t >= 2.5
+    term = series = u = t[near]
     for n in range(3, 121, 2):
-        term = term * near * near / n
+        term = term * u * u / n
         series = series + term
-    fraction = np.maximum(t, W(2.5))
+    tail[near] = W(0.5) - tail[near] * series
+    fraction = u = t[far]
     for n in range(150, 0, -1):
-        fraction = np.maximum(t, W(2.5)) + n / fraction
-    tail = np.where(t < 2.5, W(0.5) - bell * series, bell / fraction)
+        fraction = u + n / fraction
+    tail[far] /= fraction
     return np.where(np.isnan(x), x, np.where(x > 0, 1 - tail, tail))
 
 

@@ -31,7 +31,7 @@ import fastnn
 from fastnn import MLPClassifier
 fastnn.warmup(["float32"])
 rng = np.random.default_rng(0)
-X = rng.standard_normal((200_000, 100), dtype=np.float32)
+X = rng.standard_normal((100_000, 100), dtype=np.float32)
 y = X[:, 0] > 0
 
 sent = []

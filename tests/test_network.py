@@ -417,6 +417,18 @@ def test_gradient_rule_leaves_the_weights_alone():
     np.testing.assert_array_equal(theta, before)
 
 
+def test_a_sparse_example_twice_in_an_epoch_is_an_error():
+    """The scratch is sized by the longest rows, once each: another one would overflow."""
+    net, theta, data, _ = words()
+    rows = np.arange(64)
+    rows[:4] = np.argmax(np.diff(data.row_starts))
+    with (
+        Trainer(net, theta, data, 4, 1, np.zeros((2, theta.size))) as trainer,
+        pytest.raises(ValueError, match="more than once"),
+    ):
+        trainer.run_epoch(rows, LAZY["adam"])
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_denormals_are_zero_in_training_and_nowhere_else(n_threads):
     """Second moments that shrink into them made single-example training half as slow again."""

@@ -28,11 +28,11 @@ def expected(rule, t, w, g, m, v, scale, is_bias):
     """The formula of the module, in float64: w, m, v."""
     c = rules.coefficients.py_func(rule, t)
     w, g, m, v = (np.asarray(each, float) for each in (w, g, m, v))
-    step = (g + (0.0 if is_bias else rule.alpha) * w) * scale
-    m = c.decay_1 * m + c.gain_1 * step
-    v = c.decay_2 * v + c.gain_2 * step**2
-    moved = c.step_of_moment * m + c.step_of_gradient * step
-    return (1.0 if is_bias else c.keep) * w - moved / (np.sqrt(v) + c.epsilon), m, v
+    g = (g + (0.0 if is_bias else rule.alpha) * w) * scale
+    m = c.decay_1 * m + c.gain_1 * g
+    v = c.decay_2 * v + (c.gain_2 * g) ** 2
+    step = c.step * (m + c.ahead * g) / (np.sqrt(v) + c.epsilon)
+    return (1.0 if is_bias else c.keep) * w - step, m, v
 
 
 @each_dtype
@@ -40,7 +40,7 @@ def expected(rule, t, w, g, m, v, scale, is_bias):
 @pytest.mark.parametrize("is_bias", [False, True])
 def test_update_of_any_length(code, is_bias, T):
     rng = np.random.default_rng(0)
-    for n in [*range(1, 70), 200]:
+    for n in [*range(1, 70), 200, 256]:
         first = 3
         w, g = rng.standard_normal((2, n + 6)).astype(T)
         state = abs(rng.standard_normal((2, n + 6))).astype(T)
@@ -78,15 +78,37 @@ def test_adam_is_that_of_the_paper(T):
 
 @each_dtype
 def test_infinite_squares_stop_their_weight_and_spoil_no_other(T):
-    n = 40
+    n, infinite = 140, [0, 17, 139]
     rule, state = rule_of(rules.ADAM, alpha=0.0), np.zeros((2, n), T)
     w, g = np.ones(n, T), np.ones(n, T)
-    g[[0, 17, 39]] = np.sqrt(np.finfo(T).max) * 100
+    g[infinite] = np.sqrt(np.finfo(T).max) * 100
     update(rule, 1, w, g, state, 0, 1.0, False)
-    assert np.isfinite(w).all()
-    assert np.isinf(state[1, [0, 17, 39]]).all()
-    assert (w[[0, 17, 39]] == 1).all()
-    assert (w < 1).sum() >= n - 6  # all but these and those that share a quotient with them
+    assert np.isinf(state[1, infinite]).all()
+    assert (w[infinite] == 1).all()
+    np.testing.assert_allclose(np.delete(w, infinite), 0.9, rtol=1e-2)
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1.0, 1e5, 1e12])
+def test_denominators_whose_product_is_no_number_divide_alone(T, size):
+    """Four weights share a quotient: beside others of any size, each moves as if it were alone."""
+    rng, rule = np.random.default_rng(0), rule_of(rules.ADAM, alpha=0.0, epsilon=1e-12)
+    g = (size * rng.standard_normal(256)).astype(T)
+    g[rng.random(256) < 0.3] = 0
+    w, state = np.ones(256, T), np.zeros((2, 256), T)
+    wanted, _, _ = expected(rule, 1, w, g, *state, 1.0, False)
+    update(rule, 1, w, g, state, 0, 1.0, False)
+    np.testing.assert_allclose(w, wanted, rtol=1e-5 if T is np.float32 else 1e-12)
+
+
+def test_nadam_without_momentum_is_the_gradient_alone():
+    w, g, steps = np.ones(40), np.linspace(-1, 1, 40), []
+    for momentum in (0.0, 1e-200, 1e-12):
+        rule = rule_of(rules.NADAM)._replace(momentum=momentum)
+        steps.append(w.copy())
+        update(rule, 3, steps[-1], g, np.zeros((2, 40)), 0, 1.0, False)
+    np.testing.assert_allclose(steps[1:], [steps[0]] * 2, rtol=1e-9)
+    assert (steps[0] != w).all()
 
 
 @each_dtype

@@ -31,13 +31,14 @@ from fastnn import (
     skops_types,
 )
 from fastnn._frames import FrameEncoder, checked_columns
+from fastnn._monitor import Monitor
 
 SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
 ESTIMATORS = [TabularClassifier, TabularRegressor]
 X_IRIS, Y_IRIS = load_iris(return_X_y=True)
 
 
-@parametrize_with_checks([TabularClassifier(), TabularRegressor()])
+@parametrize_with_checks([TabularClassifier(n_members=2), TabularRegressor(n_members=2)])
 def test_check_estimator(estimator, check):
     check(estimator)
 
@@ -187,9 +188,11 @@ def test_whole_numbers_of_a_type_of_categories_are_categories():
     assert columns[1][:3].tolist() == ["1", "2", None]
     encoder = FrameEncoder("piecewise_linear", 16, 1, np.float32).fit(columns, None, None)
     estimator = TabularClassifier()
-    estimator._encoder, estimator.n_features_in_ = encoder, 3
+    estimator.n_features_in_ = 3
     later = np.array([[1.0, np.nan, 1.0], [9.0, 2.0, 2.0]])
-    encoded = encoder.transform(checked_columns(estimator, later, reset=False)[0], names)[:, -6:]
+    encoded = encoder.transform(
+        checked_columns(estimator, later, False, encoder.is_category)[0], names
+    )[:, -6:]
     np.testing.assert_array_equal(np.asarray(encoded), [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]])
 
 
@@ -332,10 +335,11 @@ def test_entries_of_bins_are_the_product_with_their_code(make, monkeypatch, tmp_
     monkeypatch.setattr(_members, "FEW", 1000)
     monkeypatch.setattr(_members, "OF_FEW", {})
     monkeypatch.setattr(make, "_bins", dict(n_bins=32, height=0.3))
+    settings = dict(n_members=2, hidden_layer_sizes=(9, 5), max_iter=3, random_state=0)
     models = []
     for worth in (1.5, np.inf):
         monkeypatch.setattr(FrameEncoder, "WORTH", worth)
-        model = make(n_members=2, hidden_layer_sizes=(9, 5), max_iter=3, random_state=0)
+        model = make(**settings, numerical_embedding="piecewise_linear")
         models.append(model.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:]))
     bins, matrix = models
     assert bins._encoder.is_sparse and not matrix._encoder.is_sparse
@@ -426,6 +430,72 @@ def test_a_member_is_the_network_fitted_alone(make, y, monkeypatch):
         for name in ("coefs_", "intercepts_"):
             for a, b in zip(getattr(alone, name), getattr(member, name), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+noise = np.random.default_rng(1)
+WIDE = noise.standard_normal((600, 20))
+OF_BINS = np.sin(4 * WIDE[:, 0])
+OF_LINES = WIDE.sum(axis=1) + 4 * noise.standard_normal(600)
+
+
+@pytest.mark.parametrize("make", ESTIMATORS)
+@pytest.mark.parametrize("of_user", [False, True])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_embedding_is_what_suits_the_first_network_best(make, of_user, n_threads):
+    """The estimator is then the same as with that embedding from the start."""
+    settings = SMALL | dict(hidden_layer_sizes=(32,), max_iter=30, n_threads=n_threads)
+    for signal, chosen in [(OF_BINS, "piecewise_linear"), (OF_LINES, None)]:
+        y = signal > 0 if make is TabularClassifier else signal
+        given = dict(X_val=WIDE[400:], y_val=y[400:]) if of_user else {}
+        first = [
+            make(**settings | dict(n_members=1, numerical_embedding=embedding))
+            .fit(WIDE[:400], y[:400], **given)
+            .members_[0]
+            for embedding in ("piecewise_linear", None)
+        ]
+        with_bins, without = (min(member.validation_loss_curve_) for member in first)
+        assert chosen == (None if without < 0.98 * with_bins else "piecewise_linear")
+        model = make(**settings).fit(WIDE[:400], y[:400], **given)
+        assert model.numerical_embedding == "auto" and model.numerical_embedding_ == chosen
+        settings_too = settings | dict(numerical_embedding=chosen)
+        expected = make(**settings_too).fit(WIDE[:400], y[:400], **given)
+        assert_same(model, expected)
+        np.testing.assert_array_equal(model.predict(WIDE), expected.predict(WIDE))
+
+
+def test_there_is_nothing_to_choose_without_a_loss_to_go_by_or_without_bins(capsys):
+    letters = LETTER[:, np.newaxis].astype(object)
+    for X, settings in [
+        (WIDE[:N], dict(validation_fraction=0)),
+        (WIDE[:90], {}),
+        (letters, {}),
+        (WIDE[:N] > 0, {}),
+    ]:
+        model = TabularClassifier(**SMALL, **settings, verbose=True).fit(X, Y[: len(X)])
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        assert model.numerical_embedding_ == "piecewise_linear"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_ctrl_c_while_choosing_keeps_the_better_network(which, monkeypatch):
+    note, begun = Monitor.note, []
+
+    def noted(self, *arguments):
+        note(self, *arguments)
+        if self.history.n_iter == 1:
+            begun.append(self)
+        if len(begun) == which + 1 and self.history.n_iter == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Monitor, "note", noted)
+    model = TabularRegressor(**SMALL | dict(max_iter=30, hidden_layer_sizes=(32,)), n_threads=1)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.fit(WIDE, OF_LINES)
+    assert len(begun) == which + 1
+    [member] = model.members_
+    assert member.stop_reason_ == ("interrupted" if which == 0 else "max_iter")
+    assert model.numerical_embedding_ == "piecewise_linear"
+    assert np.isfinite(model.predict(WIDE)).all()
 
 
 @each_case
@@ -650,11 +720,16 @@ def test_a_wrong_parameter_is_named_and_changes_nothing(name, value):
 
 
 def test_progress_is_told(capsys):
-    TabularClassifier(**SMALL, verbose=True).fit(X_IRIS, Y_IRIS)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("Network 2 of 2, 4 epochs, loss ")
-    TabularRegressor(**SMALL, verbose="progress", n_threads=2).fit(X_IRIS, X_IRIS[:, 0])
-    assert "8/8" in capsys.readouterr().err
+    """Also of the network that was trained only to choose the embedding."""
+    for embedding, n_fits in [("auto", 3), (None, 2)]:
+        settings = SMALL | dict(numerical_embedding=embedding)
+        TabularClassifier(**settings, verbose=True).fit(X_IRIS, Y_IRIS)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == n_fits
+        assert lines[-1].startswith(f"Network {n_fits} of {n_fits}, 4 epochs, loss ")
+        settings |= dict(verbose="progress", n_threads=2)
+        TabularRegressor(**settings).fit(X_IRIS, X_IRIS[:, 0])
+        assert f"{4 * n_fits}/{4 * n_fits}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -703,23 +778,28 @@ import numpy as np
 import fastnn
 from fastnn import TabularRegressor, _monitor
 fastnn.warmup(["float32"])
-X = np.random.default_rng(0).standard_normal((100_000, 10))
+X = np.random.default_rng(0).standard_normal((30_000, 10))
 n_epochs, sent = int(sys.argv[2]), []
-note, lock = _monitor.Monitor.note, threading.Lock()
+begin, note = _monitor.Monitor.__init__, _monitor.Monitor.note
 
 def send():
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 
-def noted(self, *arguments):
-    note(self, *arguments)
+def interrupt_next_epoch(self):
     if self.history.n_iter == n_epochs and not sent:
         sent.append(0)
         threading.Timer(0.1, send).start()
 
-_monitor.Monitor.note = noted
-if n_epochs == 0:
-    threading.Timer(1.0, send).start()
+def begun(self, *arguments):
+    begin(self, *arguments)
+    interrupt_next_epoch(self)
+
+def noted(self, *arguments):
+    note(self, *arguments)
+    interrupt_next_epoch(self)
+
+_monitor.Monitor.__init__, _monitor.Monitor.note = begun, noted
 model = TabularRegressor(n_threads=int(sys.argv[1]), hidden_layer_sizes=(512, 512), max_iter=10**5)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
