@@ -46,5 +46,7 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["fastnn.css"]
 html_title = "fastnn"
 html_show_sourcelink = False

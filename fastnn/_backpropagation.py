@@ -53,6 +53,11 @@ class Network(NamedTuple):
     huber_delta : float, default=1.0
         Of 'huber'.
 
+    See Also
+    --------
+    backpropagation : All numbers of such a network, for given examples.
+    MLPRegressor.from_weights : An estimator with given weights.
+
     Examples
     --------
     >>> from fastnn import Network, backpropagation
@@ -137,6 +142,11 @@ def backpropagation(
     ValueError
         If shapes do not fit, or derivatives through a step function are asked for: its own is zero
         almost everywhere, so that no error comes through.
+
+    See Also
+    --------
+    Network : A network given by its matrices.
+    MLPClassifier : Has its weights in this layout as ``Theta_``.
 
     Examples
     --------
@@ -267,7 +277,17 @@ def _of_estimator(
     estimator: BaseMLP, X: Any, y: Any
 ) -> tuple[Array, Array | None, list[Array], Net]:
     """X, targets ``(n, n_outputs)`` or None, matrices and ``Net`` of a fitted estimator."""
+    if not isinstance(estimator, BaseMLP):
+        raise TypeError(
+            "network must be an MLPClassifier, an MLPRegressor or a Network, got "
+            f"{type(estimator).__module__}.{type(estimator).__name__}."
+        )
     check_is_fitted(estimator)
+    if estimator._continued is not None:
+        raise ValueError(
+            "A network of an estimator for tables reads sparse rows in a way of its own, by sums "
+            "of weights, which backpropagation does not show."
+        )
     estimator = shallow_copy(estimator)  # what validation and encoding may keep stays out of it
     coefs, intercepts = estimator.coefs_, estimator.intercepts_
     Theta = [np.vstack([b, W]).T.astype(np.float64) for W, b in zip(coefs, intercepts, strict=True)]

@@ -81,7 +81,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     See Also
     --------
     MLPRegressor : The same for numbers.
+    TabularClassifier : For tables as they come, with categories and missing values.
     LossCurveDisplay : A picture of the fit.
+    Stream : Examples that are larger than memory.
 
     {NOTES}
 

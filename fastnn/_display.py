@@ -55,6 +55,11 @@ class LossCurveDisplay:
         For each name its curves, in the order above, then the mark of the best epoch. Their labels
         say what they are.
 
+    See Also
+    --------
+    MLPClassifier : Keeps the curves of its fit in ``loss_curve_`` and others.
+    callbacks.History : The same numbers as a table, with learning rates and seconds.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris

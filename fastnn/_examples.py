@@ -94,7 +94,8 @@ class Arrays:
         return scaler_of(self._X)
 
     def target_scaler(self) -> StandardScaler:
-        return StandardScaler().fit(self._target.reshape(self.n, -1))
+        with np.errstate(over="ignore", invalid="ignore"):  # Standardization tells of it
+            return StandardScaler().fit(self._target.reshape(self.n, -1))
 
     def prepare(self, scaling: Standardization, loss: str) -> None:
         self._target, targets = scaling.of_targets(self._target), self.targets

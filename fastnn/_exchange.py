@@ -85,6 +85,11 @@ def to_sklearn(model: BaseMLP, **params: Any) -> Any:
     NotFittedError
         If the model is not fitted.
 
+    See Also
+    --------
+    from_sklearn : The way back.
+    onnx.register : Networks as ONNX.
+
     Examples
     --------
     >>> from fastnn import MLPRegressor, to_sklearn
@@ -95,8 +100,16 @@ def to_sklearn(model: BaseMLP, **params: Any) -> Any:
     from sklearn import neural_network  # by those alone who need it: it takes 10 ms
 
     if not isinstance(model, BaseMLP):
-        raise TypeError(f"model must be an estimator of fastnn, got {type(model).__name__}.")
+        raise TypeError(
+            "model must be an MLPClassifier or MLPRegressor of fastnn, got "
+            f"{type(model).__module__}.{type(model).__name__}."
+        )
     check_is_fitted(model)
+    if model._continued is not None:
+        raise ValueError(
+            "A network of an estimator for tables reads sparse rows in a way of its own, by sums "
+            "of weights: scikit-learn's would predict something else of them."
+        )
     make = neural_network.MLPClassifier if is_classifier(model) else neural_network.MLPRegressor
     settings = model._settings()
     others = params.keys() - (vars(settings).keys() - _PREDICTS)
@@ -253,6 +266,11 @@ def from_sklearn(model: Any) -> MLPClassifier | MLPRegressor:
     NotFittedError
         If it is not fitted.
 
+    See Also
+    --------
+    to_sklearn : The way back.
+    MLPClassifier.from_weights : From weights of other libraries.
+
     Examples
     --------
     >>> import numpy as np
@@ -273,7 +291,7 @@ def from_sklearn(model: Any) -> MLPClassifier | MLPRegressor:
     else:
         raise TypeError(
             "model must be an MLPClassifier or MLPRegressor of sklearn.neural_network, got "
-            f"{type(model).__name__}."
+            f"{type(model).__module__}.{type(model).__name__}."
         )
     check_is_fitted(model, "coefs_")
     optimizer = getattr(model, "_optimizer", None)
@@ -341,6 +359,10 @@ def skops_types() -> list[str]:
     list of str
         The estimators, and what they keep to go on with: all that a saved estimator of fastnn
         holds, also a checkpoint, but for functions and estimators of your own.
+
+    See Also
+    --------
+    to_sklearn : An estimator that skops trusts by itself.
 
     Examples
     --------

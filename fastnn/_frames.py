@@ -8,7 +8,7 @@ on paper are the same from here on.
 from __future__ import annotations
 
 import re
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, Self
 
 import numpy as np
@@ -23,9 +23,15 @@ from ._typing import Array, Matrix
 
 # What pandas, polars and pyarrow call the types of categories, also of those that are numbers.
 _CATEGORY_DTYPES = re.compile("category|Categorical|Enum|dictionary")
+# What is a number among objects.
+_NUMBERS = Number, np.bool_
+# Integers of polars that NumPy has not.
+_WIDE_DTYPES = "Int128", "UInt128"
 
 
-def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list[Array], list[Any]]:
+def checked_columns(
+    estimator: BaseEstimator, X: Any, reset: bool, in_fit: list[bool] | None = None
+) -> tuple[list[Array], list[Any]]:
     """The columns of a table, and their names, or an error that names the column.
 
     Parameters
@@ -34,6 +40,8 @@ def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list
     X : as the user gave it
     reset : bool
         Whether to note the features of X, instead of comparing them with those of the last fit.
+    in_fit : list of bool, optional
+        Which columns were of categories in the fit, and are so here, whatever their type.
 
     Returns
     -------
@@ -42,6 +50,9 @@ def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list
     list
         Names, or numbers where there are none.
     """
+    if np.ma.isMaskedArray(X):
+        there, X = ~np.ma.getmaskarray(X), X.data
+        X = np.where(there, X, None)
     X = as_table(X)
     if sp.issparse(X):
         raise TypeError(
@@ -55,30 +66,40 @@ def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list
     elif hasattr(X, "iloc") and hasattr(X, "items") and X.ndim == 2:  # pandas
         pairs = list(X.items())
     else:
+        pairs = None
+    if pairs is None:
         if not hasattr(X, "__array__"):
             X = np.asarray(X, object)  # NumPy would turn numbers beside text into text
         array = validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=False)
-        return [_read(j, array[:, j]) for j in range(array.shape[1])], list(range(array.shape[1]))
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
+        pairs = list(enumerate(array.T))
+    else:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
     if not pairs or len(pairs[0][1]) == 0:
         shape = len(pairs[0][1]) if pairs else 0, len(pairs)
         what = "sample(s)" if pairs else "feature(s)"
         raise ValueError(f"Found array with 0 {what} (shape={shape}): at least 1 is required.")
-    return [_read(*pair) for pair in pairs], [name for name, _ in pairs]
+    in_fit = in_fit or [False] * len(pairs)
+    columns = [_read(*pair, was) for pair, was in zip(pairs, in_fit, strict=True)]
+    return columns, [name for name, _ in pairs]
 
 
-def _read(name: Any, column: Any) -> Array:
-    """One column in one of the two forms."""
+def _read(name: Any, column: Any, was_category: bool) -> Array:
+    """One column in one of the two forms; as categories if it was of categories in fit."""
     dtype = str(getattr(column, "dtype", getattr(column, "type", None)))
-    # NumPy would take the first category for what is missing in a dictionary of pyarrow.
-    of_objects = dtype.startswith("dictionary") and hasattr(column, "to_pylist")
-    values = np.array(column.to_pylist(), object) if of_objects else np.asarray(column)
-    if TIME_DTYPES.match(dtype) or values.dtype.kind in "mM":
+    if TIME_DTYPES.match(dtype):
         raise ValueError(_neither(name, f"is of type {dtype}"))
-    is_category = _CATEGORY_DTYPES.match(dtype) is not None
-    if values.dtype.kind in "fiub" and not is_category:
-        return _finite(name, values.astype(np.float64))
-    values = values.tolist()
+    is_category = was_category or _CATEGORY_DTYPES.match(dtype) is not None
+    if is_category or dtype in _WIDE_DTYPES:
+        # NumPy would round integers, or take the first category of pyarrow for what is missing.
+        methods = [m for m in ("to_pylist", "to_list", "tolist") if hasattr(column, m)]
+        values = getattr(column, methods[0])()
+    else:
+        array = np.asarray(column)
+        if array.dtype.kind in "mM":
+            raise ValueError(_neither(name, f"is of type {dtype}"))
+        if array.dtype.kind in "fiub" and array.ndim == 1:
+            return _finite(name, array.astype(np.float64))
+        values = array.tolist()
     kinds = {type(value) for value in values}
     if any(kind.__hash__ is None for kind in kinds):
         found = next(value for value in values if type(value).__hash__ is None)
@@ -87,18 +108,30 @@ def _read(name: Any, column: Any) -> Array:
     distinct = dict.fromkeys(values)
     present = [value for value in distinct if not is_missing(value)]
     for value in present:
-        if isinstance(value, (*TIME_TYPES, complex)):
+        if isinstance(value, (*TIME_TYPES, complex, np.complexfloating)):
             raise ValueError(_neither(name, f"holds {value!r}"))
-    if not is_category and all(isinstance(value, Number) for value in present):
-        distinct.update((value, float(value)) for value in present)
+    if not is_category and all(isinstance(value, _NUMBERS) for value in present):
+        distinct.update((value, _float(value)) for value in present)
         return _finite(name, np.array([distinct[value] for value in values], np.float64))
     distinct.update((value, _text(value)) for value in present)
     return np.array([distinct[value] for value in values], object)
 
 
-def _text(value: object) -> str:
-    """A category as text: 1 and, where others of the column are missing, 1.0 are the same one."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an integer
+        return np.inf if value > 0 else -np.inf
+
+
+def _text(value: Any) -> str:
+    """A category as text. Equal numbers are one category: 1, 1.0 beside what is missing, True."""
+    if not isinstance(value, _NUMBERS):
+        return str(value)
+    if not isinstance(value, (Integral, np.bool_)):
+        number = _float(value)
+        return str(int(number)) if number.is_integer() else str(number)
+    return str(int(value))
 
 
 def _finite(name: Any, numbers: Array) -> Array:
@@ -245,14 +278,14 @@ class FrameEncoder:
         """
         columns = list(columns)
         for j, (column, is_category) in enumerate(zip(columns, self.is_category, strict=True)):
-            if is_category and column.dtype != object:
-                texts = [None if np.isnan(value) else _text(value) for value in column.tolist()]
-                columns[j] = np.array(texts, object)
-            elif not is_category and column.dtype == object:
-                found = next(value for value in column if value is not None)
-                raise ValueError(
-                    f"Column {names[j]!r} of X was one of numbers in fit, but now holds {found!r}."
-                )
+            if not is_category and column.dtype == object:
+                found = next((value for value in column if value is not None), None)
+                if found is not None:
+                    raise ValueError(
+                        f"Column {names[j]!r} of X was one of numbers in fit, but now holds "
+                        f"{found!r}."
+                    )
+                columns[j] = np.full(len(column), np.nan)
         blocks = self._blocks(*self._split(columns))
         if self.is_sparse:
             return sp.hstack([sp.csr_array(block) for block in blocks], format="csr")

@@ -69,8 +69,12 @@ def checked_data(estimator: BaseEstimator, X: Any, y: Any, reset: bool) -> tuple
     X = as_table(X)
     numeric = not is_classifier(estimator)
     _refuse_times("X", X)
+    _refuse_masks("X", X)
+    _refuse_masks("y", y)
     if numeric:
         _refuse_times("y", y)
+    else:
+        y = _exact_labels(y)
     with _naming(X, y, numeric):
         X, y = validate_data(
             estimator,
@@ -95,14 +99,31 @@ def checked_target(estimator: BaseEstimator, y: Any) -> Matrix:
             "is None."
         )
     numeric = not is_classifier(estimator)
+    _refuse_masks("y", y)
     if numeric:
         _refuse_times("y", y)
+    else:
+        y = _exact_labels(y)
     with _naming([], y, numeric):
         y = check_array(
             y, input_name="y", accept_sparse="csr", ensure_2d=False, dtype=None, estimator=estimator
         )
         y = _as_numbers(y) if numeric else y
     return _as_target(y, numeric)
+
+
+def _exact_labels(y: Any) -> Any:
+    """y, but whole numbers of a nullable type of pandas as NumPy has them, where they are large.
+
+    Validation makes floats of these types, by which several labels beyond 2**53 become one.
+    """
+    dtype = getattr(y, "dtype", None)
+    nullable = hasattr(y, "isna") and not isinstance(dtype, np.dtype)
+    if nullable and getattr(dtype, "kind", "O") in "iu" and not y.isna().any():
+        exact = y.to_numpy()
+        if exact.size and max(exact.max(), -int(exact.min())) > 2**53:
+            return exact
+    return y
 
 
 def _as_numbers(y: Matrix) -> Matrix:
@@ -128,6 +149,7 @@ def checked_examples(estimator: BaseEstimator, X: Any) -> Matrix:
     check_is_fitted(estimator)
     X = as_table(X)
     _refuse_times("X", X)
+    _refuse_masks("X", X)
     with _naming(X):
         X = validate_data(
             estimator,
@@ -308,6 +330,16 @@ def _refuse_times(name: str, array: Any) -> None:
         found = _first(array, lambda value: isinstance(value, TIME_TYPES))
         if found is not None:
             raise ValueError(_no_numbers(name, found[0], f"holds {found[1]!r}"))
+
+
+def _refuse_masks(name: str, array: Any) -> None:
+    """Raise ValueError where values are masked: validation would take what is below the mask."""
+    n_masked = np.ma.getmaskarray(array).sum() if np.ma.isMaskedArray(array) else 0
+    if n_masked > 0:
+        raise ValueError(
+            f"{name} is a masked array, of which {n_masked} values are masked. Leave their rows "
+            "out, or fill them, such as by filled(0)."
+        )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -90,7 +90,7 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         "max_iter": CONSTRAINTS["max_iter"],
         "max_time": CONSTRAINTS["max_time"],
         "numerical_embedding": [None, StrOptions({"auto", "piecewise_linear", "periodic"})],
-        "validation_fraction": CONSTRAINTS["validation_fraction"],
+        "validation_fraction": [Interval(Real, 0, 0.5, closed="both")],
         "random_state": CONSTRAINTS["random_state"],
         "n_threads": CONSTRAINTS["n_threads"],
         "verbose": CONSTRAINTS["verbose"],
@@ -264,7 +264,8 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
 
         def fit_member(i: int, table: Encoded) -> Member:
             member = self._member(**settings, random_state=seeds[i])
-            member._continued = table.encoder.continued
+            if table.encoder.is_sparse:
+                member._continued = table.encoder.continued
             if ends is not None:
                 turns = -(-(n_fits - next(begun)) // n_workers)  # this one and those after it
                 member.max_time = max(1e-9, (ends - time.monotonic()) / turns)
@@ -282,11 +283,11 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         return fit_member, n_workers
 
     def _checked(
-        self, X: Any, y: Any, sample_weight: Any, reset: bool
+        self, X: Any, y: Any, sample_weight: Any, reset: bool, in_fit: list[bool] | None = None
     ) -> tuple[list[Array], list[Any], Array, Array | None]:
         """Columns, their names, y and weights, without the examples of weight 0."""
         y = checked_target(self, y)
-        columns, names = checked_columns(self, X, reset)
+        columns, names = checked_columns(self, X, reset, in_fit)
         check_consistent_length(columns[0], y)
         weight = checked_weight(sample_weight, np.empty((len(y), 1)))
         if weight is not None:
@@ -303,7 +304,8 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         if X is None:
             return None
         try:
-            columns, names, y, weight = self._checked(X, y, sample_weight, reset=False)
+            is_category = encoder.is_category
+            columns, names, y, weight = self._checked(X, y, sample_weight, False, is_category)
             target = self._encode_more(y)
             weight = self._total_weight(target, weight)
             return encoder.transform(columns, names), target, weight
@@ -313,7 +315,12 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
 
     def _parts(self, target: Array, rng: np.random.RandomState) -> list[Array]:
         """The rows that each member holds out."""
-        n_parts = max(2, round(1 / self.validation_fraction))
+        n_parts = round(1 / self.validation_fraction)
+        if n_parts > len(target):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of the {len(target)} examples is "
+                "less than one. Increase it, set it to 0, or give X_val and y_val."
+            )
         parts = [part for _, part in self._splitter(target, n_parts, rng)]
         return [parts[i % n_parts] for i in range(self.n_members)]
 
@@ -333,7 +340,7 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
     def _outputs(self, X: Any, method: str) -> Iterator[Array]:
         """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
         check_is_fitted(self)
-        columns, names = checked_columns(self, X, reset=False)
+        columns, names = checked_columns(self, X, False, self._encoder.is_category)
         for rows in gen_batches(len(columns[0]), BLOCK):
             encoded = self._encoder.transform([column[rows] for column in columns], names)
             yield np.stack([getattr(member, method)(encoded) for member in self.members_])

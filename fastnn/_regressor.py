@@ -65,8 +65,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     See Also
     --------
     MLPClassifier : The same for classes.
+    TabularRegressor : For tables as they come, with categories and missing values.
     d2_quantile_score : The score of several quantiles.
     LossCurveDisplay : A picture of the fit.
+    Stream : Examples that are larger than memory.
 
     {NOTES}
 

@@ -56,7 +56,7 @@ def d2_quantile_score(
     Raises
     ------
     ValueError
-        If there is not a column for each quantile of each target.
+        If there is not a column for each quantile of each target, or a quantile not in (0, 1).
 
     See Also
     --------
@@ -72,6 +72,8 @@ def d2_quantile_score(
     1.0
     """
     quantiles = np.atleast_1d(quantiles)
+    if not ((quantiles > 0) & (quantiles < 1)).all():
+        raise ValueError(f"quantiles must be in (0, 1), got {quantiles.tolist()}.")
     y_true, y_pred = (_columns(a) for a in (y_true, y_pred))
     if y_pred.shape[1] != y_true.shape[1] * len(quantiles):
         raise ValueError(

@@ -36,9 +36,27 @@ def scaler_of(X: Matrix, scaler: StandardScaler | None = None) -> StandardScaler
         return StandardScaler(with_mean=False).fit(X)
     n_samples, n_features = X.shape
     scaler = scaler or StandardScaler()
-    with np.errstate(invalid="ignore"):  # rounding may make the variance of a constant negative
+    # Rounding may make the variance of a constant negative; Standardization tells of infinity.
+    with np.errstate(over="ignore", invalid="ignore"):
         for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
             scaler.partial_fit(X[rows])
+    return scaler
+
+
+def _checked(scaler: StandardScaler, parameter: str, name: str) -> StandardScaler:
+    """The scaler, or an error where squares of what it has seen are infinite, or 0 of all."""
+    variance = scaler.var_
+    with np.errstate(invalid="ignore"):
+        # A column of one value has a variance of 0 too, but rarely one that small.
+        lost = (variance < np.finfo(np.float64).tiny) & (abs(scaler.mean_) < 1e-150)
+        lost &= scaler.mean_ != 0
+    wrong = np.flatnonzero(~np.isfinite(variance) | lost)
+    if wrong.size:
+        size = "small" if lost[wrong[0]] else "large"
+        raise ValueError(
+            f"{parameter}=True: the numbers of column {wrong[0]} of {name} are so {size} that "
+            "float64 does not hold their squares. Give them in another unit."
+        )
     return scaler
 
 
@@ -62,13 +80,13 @@ class Standardization:
         if not features:
             self.features = None
         elif self.features is None:
-            self.features = examples.feature_scaler()
+            self.features = _checked(examples.feature_scaler(), "standardize", "X")
         elif examples.is_sparse:
             self.features.with_mean = False
         if not targets:
             self.targets = None
         elif self.targets is None:
-            self.targets = examples.target_scaler()
+            self.targets = _checked(examples.target_scaler(), "standardize_target", "y")
 
     def of_features(self, X: Matrix) -> tuple[Array, Array] | None:
         """Means and scales with which training sees X, or None; the means of sparse X are 0."""

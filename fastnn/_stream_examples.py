@@ -249,6 +249,11 @@ class Streamed:
             yield first, X, target, weight
             first += len(X)
         if self._n_rows is not None and first < self._n_rows:
+            if first == 0:
+                raise ValueError(
+                    f"The stream yields nothing {when}: each call of its function must give the "
+                    "batches anew."
+                )
             raise ValueError(
                 f"The stream ended after batch {number}, {when}: it had {first} examples, but "
                 f"{self._n_rows} in the first pass."

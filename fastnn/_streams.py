@@ -59,6 +59,11 @@ class Stream:
     buffer_rows : int, default=100_000
         Examples in a buffer; ``fit`` keeps two of these, rounded up to whole mini-batches.
 
+    See Also
+    --------
+    MLPClassifier.fit : Takes a stream as X.
+    MLPClassifier.partial_fit : Goes through given examples once.
+
     Examples
     --------
     A function that makes the batches, here of arrays; each of its calls begins anew:
@@ -94,6 +99,24 @@ class Stream:
                 f"{source!r} can be gone through only once, but a fit reads its source in each "
                 "epoch: give the function that makes it."
             )
+        if any(hasattr(type(source), name) for name in ("columns", "column_names")):
+            raise TypeError(
+                f"A {type(source).__name__} is one batch, not a source of batches: give a list of "
+                "such, or a function that makes them one after the other."
+            )
+        a_source = isinstance(source, (str, os.PathLike)) or hasattr(source, "scanner")
+        if not (a_source or callable(source) or _is_iterable(source)):
+            raise TypeError(
+                "source must be a path, a Dataset of pyarrow, a function or an iterable, got "
+                f"{source!r}."
+            )
+        if isinstance(features, str):
+            raise TypeError(f"features must be a list of names, got {features!r}.")
+        both = {*_names(target), weight} & set(() if features is None else features)
+        if both:
+            raise ValueError(
+                f"{sorted(map(str, both))} of target or weight must not be among the features."
+            )
         self.source: Source = source
         self.features: Sequence[str] | None = features
         self.target: str | Sequence[str] | None = target
@@ -112,8 +135,23 @@ class Stream:
         -------
         iterator
             What it returns, batch by batch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastnn import Stream
+        >>> stream = Stream([(np.ones((3, 2)), [0, 1, 0]), (np.ones((1, 2)), [1])])
+        >>> list(stream.map(len))
+        [3, 1]
         """
         return (function(self._parts(batch)[0]) for batch in self._opened())
+
+    def __array__(self, *arguments: Any, **keywords: Any) -> Array:
+        # For all that takes arrays: the error would be about a scalar otherwise.
+        raise TypeError(
+            "A Stream is for fit of MLPClassifier and MLPRegressor alone. Predictions are made "
+            "batch by batch: stream.map(model.predict)."
+        )
 
     def _opened(self) -> Iterable[Any]:
         """Begin a pass: an iterable of batches."""
@@ -125,7 +163,10 @@ class Stream:
         if hasattr(source, "scanner"):
             columns = self._wanted(source)
             return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
-        return source() if callable(source) else source
+        batches = source() if callable(source) else source
+        if not _is_iterable(batches):
+            raise TypeError(f"The function of the stream must give batches, got {batches!r}.")
+        return batches
 
     def _row_groups(self, dataset: Any) -> Iterator[Any]:
         """Batches of Parquet files, one row group after the other.
@@ -148,6 +189,10 @@ class Stream:
     def _parts(self, batch: Any) -> tuple[Any, Any, Any]:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
+            if len(batch) > 3:
+                raise ValueError(
+                    f"A tuple has X, y and sample_weight, but this one has {len(batch)} entries."
+                )
             return (*batch, None, None)[:3]
         names = list(_columns(batch))
         targets = _names(self.target)
@@ -163,6 +208,10 @@ class Stream:
             y = _select(batch, targets) if several else batch[self.target]
         weight = None if self.weight is None else batch[self.weight]
         return _select(batch, features), y, weight
+
+
+def _is_iterable(source: object) -> bool:
+    return hasattr(source, "__iter__") or hasattr(source, "__getitem__")
 
 
 def _names(target: Any) -> list[str]:

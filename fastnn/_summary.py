@@ -111,7 +111,12 @@ def as_html(estimator: BaseMLP) -> str:
     head, body, foot = _table(layers)
     lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     for line in [*body, foot]:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
+        cells = "".join(
+            f"<td>{html.escape(cell)}</td>"
+            if k in NAMES
+            else f'<td style="text-align: right !important">{cell}</td>'
+            for k, cell in enumerate(line)
+        )
         lines.append(f'<tr class="default">{cells}</tr>')
     return (
         '<div class="estimator-table"><details open><summary>Network</summary>'

@@ -15,7 +15,7 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
 
     Parameters
     ----------
-    dtypes : iterable of {'float32', 'float64'}
+    dtypes : iterable of {'float32', 'float64'}, or one of them
         The types of X to be ready for.
 
     Returns
@@ -28,12 +28,20 @@ def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bo
     ValueError
         If a dtype is neither float32 nor float64.
 
+    See Also
+    --------
+    MLPClassifier : Compiles by its first fit what is not there yet.
+
+    Notes
+    -----
+    ``python -m fastnn warmup`` does the same, for container images.
+
     Examples
     --------
     >>> import fastnn
     >>> ready = fastnn.warmup(["float64"])
     """
-    wanted = [np.dtype(dtype) for dtype in dtypes]
+    wanted = [np.dtype(dtype) for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
     for dtype in wanted:
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtypes must be 'float32' or 'float64', got {dtype.name!r}.")

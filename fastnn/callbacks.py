@@ -7,8 +7,10 @@ of a Pipeline that ends in one.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import joblib
@@ -16,6 +18,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._base import BaseMLP
+from ._members import BaseTabular
 
 __all__ = ["Checkpoint", "History", "ReduceOnPlateau"]
 
@@ -69,6 +72,11 @@ class Checkpoint(_Callback):
     every : int, default=1
         Write after each so many epochs, and after the last one.
 
+    See Also
+    --------
+    History : A record of the epochs.
+    ReduceOnPlateau : A learning rate that falls when progress stalls.
+
     Examples
     --------
     >>> import os, tempfile
@@ -90,8 +98,11 @@ class Checkpoint(_Callback):
 
     def setup(self, estimator: Any, context: Any) -> None:
         self._check_is_one(estimator)
-        if not isinstance(self.every, int) or self.every < 1:
+        if not isinstance(self.every, Integral) or self.every < 1:
             raise ValueError(f"every must be an int >= 1, got {self.every!r}.")
+        path = os.path.abspath(os.fsdecode(self.path))
+        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path)):
+            raise ValueError(f"path must be a file in a folder that exists, got {self.path!r}.")
 
     # scikit-learn gives a hook what it has a parameter for.
     def on_fit_task_end(  # type: ignore[override]
@@ -106,8 +117,9 @@ class Checkpoint(_Callback):
             self._write(fitted_estimator.set_callbacks())
 
     def _write(self, estimator: Any) -> None:
-        path = os.fspath(self.path)
-        beside = path + ".unfinished"
+        path = os.fsdecode(self.path)
+        # Fits of a cross-validation may have the same path: the file is of one, and a whole one.
+        beside = f"{path}.{os.getpid()}-{threading.get_ident()}.unfinished"
         try:
             with open(beside, "wb") as file:
                 joblib.dump(estimator, file)
@@ -132,9 +144,16 @@ class ReduceOnPlateau(_Callback):
     Parameters
     ----------
     factor : float in (0, 1), default=0.5
+        By which the rate is multiplied.
     patience : int, default=5
+        Epochs without progress that are waited for.
     min_rate : float, default=1e-6
         The rate does not fall below it.
+
+    See Also
+    --------
+    History : Shows the rate of each epoch.
+    fastnn.MLPClassifier : Has schedules that go by the epoch, as ``learning_rate``.
 
     Examples
     --------
@@ -155,10 +174,19 @@ class ReduceOnPlateau(_Callback):
         self.min_rate: float = min_rate
 
     def setup(self, estimator: Any, context: Any) -> None:
-        if not 0 < self.factor < 1:
+        if not isinstance(self.factor, Real) or not 0 < self.factor < 1:
             raise ValueError(f"factor must be in (0, 1), got {self.factor!r}.")
+        if not isinstance(self.patience, Integral) or self.patience < 0:
+            raise ValueError(f"patience must be an int >= 0, got {self.patience!r}.")
+        if not isinstance(self.min_rate, Real) or not self.min_rate >= 0:
+            raise ValueError(f"min_rate must be >= 0, got {self.min_rate!r}.")
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        if isinstance(estimator, BaseTabular):
+            raise TypeError(
+                "ReduceOnPlateau is for MLPClassifier and MLPRegressor; "
+                f"{type(estimator).__name__} has a schedule of its own."
+            )
         if not _is_epoch(estimator, context):
             return
         if estimator.solver == "lbfgs" or estimator.learning_rate != "constant":
@@ -192,6 +220,11 @@ class History(_Callback):
         For each epoch its number ('epoch', from 1), 'loss', 'seconds', 'learning_rate' (not with
         'lbfgs'), and 'validation_loss' and 'validation_score' where there are validation examples.
         ``pandas.DataFrame(history.epochs)`` makes a table of it.
+
+    See Also
+    --------
+    fastnn.LossCurveDisplay : A picture of the losses.
+    Checkpoint : Writes the network to a file while it trains.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Fits to Dask arrays and dataframes, whose rows are on several machines (`fastnn-mlp[dask]`).
+"""Fits to Dask arrays and dataframes, whose rows are on several machines (extra ``dask``).
 
 The client has y, the weights of the examples and those of the network, and does what a fit on one
 machine does: the same checks, shuffles, schedules, early stopping. X stays on the workers, which
@@ -152,6 +152,11 @@ class MLPClassifier(OnDask[_classifier.MLPClassifier], _classifier.MLPClassifier
     A ``dask.distributed.Client`` must be there. Make it with ``direct_to_workers=True`` where this
     process can reach the workers: a step then takes a fifth of the time.
 
+    See Also
+    --------
+    fastnn.MLPClassifier : The estimator of one machine, with all parameters.
+    MLPRegressor : The same for numbers.
+
     Examples
     --------
     >>> import dask.array
@@ -226,6 +231,7 @@ class MLPClassifier(OnDask[_classifier.MLPClassifier], _classifier.MLPClassifier
         Returns
         -------
         float
+            The share of the examples, by weight, that are predicted right.
         """
         prediction, (y, weight) = dask.compute(self.predict(X))[0], dask.compute(y, sample_weight)
         return float(accuracy_score(y, prediction, sample_weight=weight))
@@ -235,6 +241,11 @@ class MLPRegressor(OnDask[_regressor.MLPRegressor], _regressor.MLPRegressor):
     """``fastnn.MLPRegressor`` for Dask arrays and dataframes.
 
     See ``MLPClassifier`` of this module; all that is said there holds here.
+
+    See Also
+    --------
+    fastnn.MLPRegressor : The estimator of one machine, with all parameters.
+    MLPClassifier : The same for classes.
 
     Examples
     --------
@@ -274,5 +285,6 @@ class MLPRegressor(OnDask[_regressor.MLPRegressor], _regressor.MLPRegressor):
         Returns
         -------
         float
+            R^2 or D^2, by the loss.
         """
         return self._score_of(*dask.compute(self.predict(X)), *dask.compute(y, sample_weight))

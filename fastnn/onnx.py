@@ -41,16 +41,27 @@ def register() -> None:
     raise an error, as they do for subclasses. A graph of float64 inputs computes in float64, one of
     others in float32; the error function of 'gelu_erf' is in float32 always, as runtimes have it.
     Labels are strings or int64 (bool as 0 and 1), decided by ``threshold`` and ``pos_label``; a
-    regressor has a column for each output. Needs skl2onnx (``fastnn-mlp[onnx]``).
-
-    Returns
-    -------
-    None
+    regressor has a column for each output. Needs skl2onnx, of the extra ``onnx``.
 
     Raises
     ------
     ImportError
         If skl2onnx is not installed.
+
+    See Also
+    --------
+    fastnn.to_sklearn : A network of scikit-learn's own class, which other tools know.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import skl2onnx
+    >>> import fastnn.onnx
+    >>> fastnn.onnx.register()
+    >>> line = fastnn.MLPRegressor.from_weights([[[2.0]]], [[1.0]])  # 1 + 2 x
+    >>> graph = skl2onnx.to_onnx(line, np.zeros((1, 1), np.float32))
+    >>> [node.op_type for node in graph.graph.node]
+    ['Cast', 'MatMul', 'Add', 'Identity']
     """
     try:
         from skl2onnx import update_registered_converter

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import sklearn.neural_network as sk
 from sklearn.exceptions import NotFittedError
 
-from fastnn import MLPClassifier, MLPRegressor
+from fastnn import MLPClassifier, MLPRegressor, Stream, TabularClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -712,3 +712,56 @@ def test_dates_are_refused_by_predict_as_by_fit(given):
     model = classifier().fit(X, Y)
     with pytest.raises(ValueError, match="X must be numbers"):
         model.predict(given)
+
+
+MASKED = np.ma.masked_array(X, mask=X > 1)
+
+
+@pytest.mark.parametrize("make, y", [(classifier, Y), (regressor, Z)])
+def test_masked_values_are_refused(make, y):
+    """Validation would take what is below the mask."""
+    model = make().fit(X, y)
+    with pytest.raises(ValueError, match=f"X is a masked array, of which {(X > 1).sum()} values"):
+        make().fit(MASKED, y)
+    with pytest.raises(ValueError, match="X is a masked array"):
+        model.predict(MASKED)
+    with pytest.raises(ValueError, match="y is a masked array"):
+        make().fit(X, np.ma.masked_array(y, mask=y == y[0]))
+    with pytest.raises(ValueError, match="X_val, y_val or sample_weight_val: X is a masked array"):
+        make().fit(X, y, X_val=MASKED, y_val=y)
+    nothing = np.ma.masked_array(X, mask=False)
+    np.testing.assert_array_equal(make().fit(nothing, y).predict(nothing), model.predict(X))
+
+
+@pytest.mark.parametrize("make", [classifier, TabularClassifier])
+def test_large_labels_of_nullable_types_are_told_apart(make):
+    """scikit-learn makes them floats, by which they become one class."""
+    numbers = np.arange(40) % 2
+    for labels in (
+        pd.Series(2**60 + numbers, dtype="Int64"),
+        pd.array(2**63 + numbers.astype(np.uint64), dtype="UInt64"),
+        pd.Series(numbers - 2**62, dtype="Int64"),
+        pd.Series(2**60 + numbers, dtype="int64[pyarrow]"),
+    ):
+        model = make(max_iter=2, random_state=0).fit(X, labels)
+        expected = np.asarray(labels.to_numpy())
+        np.testing.assert_array_equal(model.classes_, np.unique(expected), strict=True)
+        assert model.predict(X).dtype == expected.dtype
+    with pytest.raises(ValueError, match="NaN"):
+        make().fit(X, pd.Series([None, *numbers[1:]], dtype="Int64"))
+
+
+@pytest.mark.parametrize("factor, size", [(1e170, "large"), (1e-170, "small")])
+def test_numbers_whose_squares_are_lost_are_not_standardised(factor, size):
+    standardised = X.copy()
+    standardised[:, 2] *= factor
+    match = f"standardize=True: the numbers of column 2 of X are so {size}"
+    for container in (standardised, sp.csr_array(standardised)):
+        with pytest.raises(ValueError, match=match):
+            classifier(standardize=True).fit(container, Y)
+    with pytest.raises(ValueError, match=match):
+        classifier(standardize=True).fit(Stream([(standardised, Y)]))
+    with pytest.raises(ValueError, match=f"standardize_target=True: .* of y are so {size}"):
+        regressor(standardize_target=True).fit(X, Z * factor)
+    standardised[:, 2] = 0  # nothing is lost
+    classifier(standardize=True).fit(standardised, Y)

@@ -7,11 +7,11 @@ import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastnn import MLPClassifier, MLPRegressor
+from fastnn import MLPClassifier, MLPRegressor, TabularClassifier
 from fastnn.callbacks import Checkpoint, History, ReduceOnPlateau
 
 pytest.importorskip("sklearn.callback")
@@ -160,6 +160,24 @@ def test_every_is_checked(every, path):
         MLPClassifier().set_callbacks(Checkpoint(path, every)).fit(X, Y)
 
 
+@pytest.mark.parametrize("make", [lambda path: path, lambda path: path.parent / "none" / "file"])
+def test_a_folder_or_a_file_in_none_is_an_error_before_the_first_epoch(make, path):
+    path.mkdir()
+    history = History()
+    with pytest.raises(ValueError, match="path must be a file in a folder that exists"):
+        MLPClassifier().set_callbacks(Checkpoint(make(path), every=9), history).fit(X, Y)
+    assert history.epochs == []
+
+
+def test_fits_of_a_cross_validation_do_not_disturb_each_other(path):
+    model = MLPClassifier(**SETTINGS).set_callbacks(Checkpoint(path))
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        scores = cross_val_score(model, X, Y, cv=4, error_score="raise")
+    assert np.isfinite(scores).all()
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint"]
+    assert joblib.load(path).predict(X).shape == Y.shape
+
+
 # --- ReduceOnPlateau -----------------------------------------------------------------------------
 
 
@@ -218,9 +236,23 @@ def test_a_schedule_or_lbfgs_beside_it_is_an_error(params):
         model.set_callbacks(ReduceOnPlateau()).fit(X, Y)
 
 
-def test_factor_is_checked():
-    with pytest.raises(ValueError, match=r"factor must be in \(0, 1\)"):
-        MLPClassifier().set_callbacks(ReduceOnPlateau(factor=2)).fit(X, Y)
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("factor", value) for value in (0, 2, "half", None, np.nan)],
+        *[("patience", value) for value in (-1, 1.5, "long", None)],
+        *[("min_rate", value) for value in (-1, "low", None, np.nan)],
+    ],
+)
+def test_what_it_is_given_is_checked(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        MLPClassifier().set_callbacks(ReduceOnPlateau(**{name: value})).fit(X, Y)
+
+
+def test_estimators_for_tables_have_a_schedule_of_their_own():
+    model = TabularClassifier(max_iter=2).set_callbacks(ReduceOnPlateau())
+    with pytest.raises(TypeError, match="TabularClassifier has a schedule of its own"):
+        model.fit(X, Y)
 
 
 # --- History -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastnn import MLPClassifier, MLPRegressor, _network
+from fastnn import MLPClassifier, MLPRegressor, _network, warmup
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -449,3 +449,7 @@ def test_training_goes_on_with_data_of_another_type(way, first, then):
         model.partial_fit(X[0], Y_IRIS, classes=np.unique(Y_IRIS)).partial_fit(X[1], Y_IRIS)
     assert {W.dtype for W in model.coefs_} == {np.dtype(then)}
     assert np.isfinite(model.predict_proba(X[1])).all()
+
+
+def test_kernels_of_one_type_are_made_ready_by_its_name():
+    assert list(warmup("float64")) == ["float64"]

@@ -10,7 +10,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
 import fastnn
-from fastnn import MLPClassifier, MLPRegressor, from_sklearn, skops_types, to_sklearn
+from fastnn import (
+    MLPClassifier,
+    MLPRegressor,
+    TabularClassifier,
+    backpropagation,
+    from_sklearn,
+    skops_types,
+    to_sklearn,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -213,8 +221,29 @@ def test_subclasses():
 def test_not_fitted_and_others(convert, model):
     with pytest.raises(NotFittedError):
         convert(model)
-    with pytest.raises(TypeError, match="model must be an"):
-        convert(3)
+    for other in (3, TabularClassifier()):
+        with pytest.raises(TypeError, match="model must be an MLPClassifier or MLPRegressor of"):
+            convert(other)
+
+
+def test_members_that_read_sparse_rows_by_sums_of_weights_are_refused():
+    """Elsewhere the same weights would predict something else of the same rows."""
+    table = np.random.default_rng(0).standard_normal((200, 3))
+    y = table[:, 0] > 0
+    for embedding in ("piecewise_linear", None):
+        model = TabularClassifier(1, (5,), max_iter=2, numerical_embedding=embedding).fit(table, y)
+        (member,) = model.members_
+        settings = dict(solver="adam", dropout=0, learning_rate="constant", scoring=None)
+        if model._encoder.is_sparse:
+            with pytest.raises(ValueError, match="reads sparse rows in a way of its own"):
+                to_sklearn(member, **settings)
+            with pytest.raises(ValueError, match="reads sparse rows in a way of its own"):
+                backpropagation(member, sp.csr_array((1, member.n_features_in_)), None)
+        else:
+            encoded = model._encoder.transform(list(table.T), range(3))
+            slow = to_sklearn(member, **settings)
+            found, expected = slow.predict_proba(encoded), member.predict_proba(encoded)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 # --- skops ---------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ def test_the_metric_of_several_quantiles():
     assert one == pytest.approx(d2_pinball_score(Y_SKEWED, P[:, 0], alpha=0.3))
     with pytest.raises(ValueError, match="2 quantiles of 2 targets, 4 in all, got 3"):
         d2_quantile_score(Y, P[:, :3], quantiles=quantiles)
+    with pytest.raises(ValueError, match=r"quantiles must be in \(0, 1\), got \[0.1, 1.9\]"):
+        d2_quantile_score(Y, P, quantiles=[0.1, 1.9])
 
 
 @quiet

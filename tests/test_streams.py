@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import accuracy_score
 
-from fastnn import MLPClassifier, MLPRegressor, Stream
+from fastnn import MLPClassifier, MLPRegressor, Stream, TabularClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -359,6 +359,44 @@ def test_columns_that_change_are_an_error():
         MLPRegressor(**SETTINGS).fit(Stream(tables, target="y", weight="w"))
     with pytest.raises(ValueError, match=r"Batch 0 .*no column.*price"):
         MLPRegressor(**SETTINGS).fit(Stream(tables, target="price"))
+
+
+FRAME = pd.DataFrame({"a": [0.0, 1.0], "b": [1.0, 0.0], "t": [0, 1]})
+MISTAKES = [
+    (FRAME, {}, TypeError, "A DataFrame is one batch"),
+    (pa.table({"a": [1.0]}), {}, TypeError, "A Table is one batch"),
+    (pl.LazyFrame({"a": [1.0]}), {}, TypeError, "A LazyFrame is one batch"),
+    (None, {}, TypeError, "source must be a path, .* got None"),
+    (3, {}, TypeError, "source must be a path, .* got 3"),
+    ([FRAME], {"features": "ab"}, TypeError, "features must be a list of names, got 'ab'"),
+    ([FRAME], {"features": ["a", "t"], "target": "t"}, ValueError, r"\['t'\] of target or weight"),
+    ([FRAME], {"features": ["a", "b"], "weight": "b"}, ValueError, r"\['b'\] of target or weight"),
+    (lambda: None, {}, TypeError, "must give batches, got None"),
+    ([(np.eye(2), [0, 1], [1, 1], [0, 0])], {}, ValueError, "this one has 4 entries"),
+    ([(sp.eye_array(2).tocsr(), [0, 1])], {}, TypeError, "X of a stream must be dense"),
+]
+
+
+@pytest.mark.parametrize("source, arguments, error, message", MISTAKES)
+def test_a_source_that_cannot_be_one_says_why(source, arguments, error, message):
+    with pytest.raises(error, match=message):
+        MLPClassifier(batch_size=2).fit(Stream(source, **arguments))
+
+
+def test_a_function_that_gives_its_batches_only_once_is_an_error():
+    once = iter([(np.eye(2), [0, 1])])
+    with pytest.raises(ValueError, match="each call of its function must give the batches anew"):
+        MLPClassifier(batch_size=2).fit(Stream(lambda: once))
+
+
+def test_what_takes_arrays_says_how_a_stream_is_predicted():
+    stream = Stream([(np.eye(2), [0, 1])])
+    model = MLPClassifier(max_iter=1).fit(np.eye(2), [0, 1])
+    for method in (model.predict, model.predict_proba, lambda X: model.score(X, [0, 1])):
+        with pytest.raises(TypeError, match=r"stream\.map\(model\.predict\)"):
+            method(stream)
+    with pytest.raises(TypeError, match="for fit of MLPClassifier and MLPRegressor alone"):
+        TabularClassifier().fit(stream, [0, 1])
 
 
 def test_what_goes_with_arrays_alone_is_an_error():

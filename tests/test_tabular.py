@@ -1,6 +1,7 @@
 """Tables as they come: any container and any column, what members are, and what they predict."""
 
 import datetime
+import decimal
 import os
 import pickle
 import threading
@@ -190,9 +191,98 @@ def test_whole_numbers_of_a_type_of_categories_are_categories():
     assert columns[0][:3].tolist() == ["1", "2", "3"]
     assert columns[1][:3].tolist() == ["1", "2", None]
     encoder = FrameEncoder("piecewise_linear", 16, 1, np.float32).fit(columns, None, None)
-    later = [np.array([1.0, 9.0]), np.array([np.nan, 2.0]), np.array([1.0, 2.0])]
-    encoded = encoder.transform(later, names)[:, -6:]
+    estimator = TabularClassifier()
+    estimator.n_features_in_ = 3
+    later = np.array([[1.0, np.nan, 1.0], [9.0, 2.0, 2.0]])
+    encoded = encoder.transform(
+        checked_columns(estimator, later, False, encoder.is_category)[0], names
+    )[:, -6:]
     np.testing.assert_array_equal(np.asarray(encoded), [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]])
+
+
+def test_equal_numbers_are_one_category_in_any_column_and_any_order():
+    """What a row predicts depends on no other row, nor on the type of the column it comes in."""
+    values = [np.True_, 1, True, 1.0, decimal.Decimal("1.0"), np.float32(1)]
+    others = ["x", 2.5]
+    column = np.array([*values, *others, None] * 30, object)
+    y = [0, 0, 0, 0, 0, 0, 1, 1, 2] * 30
+    model = TabularClassifier(**SMALL).fit(column[:, None], y)
+    assert model._encoder.one_hot.categories_[0].tolist() == ["1", "2.5", "x", None]
+    expected = model.predict_proba(column[:1, None])
+    for one in [
+        [True],
+        [np.True_, 2.5],
+        [1],
+        [1.0],
+        [decimal.Decimal(1)],
+        ["1"],
+        [True, "x"],
+        ["x", np.int8(1)],
+    ]:
+        found = model.predict_proba(np.array(one, object)[:, None])
+        assert (found == expected).all(axis=1).any(), one
+    flags = pd.DataFrame({"flag": pd.Categorical([True, False] * 100)})
+    model = TabularClassifier(**SMALL).fit(flags, flags["flag"].astype(bool))
+    plain = flags.astype(bool)
+    np.testing.assert_array_equal(model.predict_proba(plain), model.predict_proba(flags))
+
+
+def test_categories_of_whole_numbers_are_told_apart_beyond_53_bits():
+    numbers = 2**60 + np.arange(200) % 3
+    gaps = pd.Categorical(some(numbers.tolist(), MISSING[:200]))
+    model = TabularClassifier(**SMALL).fit(pd.DataFrame({"id": gaps}), np.arange(200) % 3)
+    known = [str(2**60), str(2**60 + 1), str(2**60 + 2), None]
+    assert model._encoder.one_hot.categories_[0].tolist() == known
+    whole = pd.DataFrame({"id": pd.Categorical(numbers)})
+    expected = model.predict_proba(whole)
+    assert len(np.unique(expected, axis=0)) == 3
+    for column in (whole["id"].astype(int), pl.Series(numbers), pa.array(numbers)):
+        if isinstance(column, pd.Series):
+            table = pd.DataFrame({"id": column})
+        else:
+            table = (pl.DataFrame if isinstance(column, pl.Series) else pa.table)({"id": column})
+        np.testing.assert_array_equal(model.predict_proba(table), expected)
+
+
+def test_masked_numbers_are_missing():
+    X = np.ma.masked_array(X_IRIS, mask=X_IRIS > 5)
+    gaps = np.where(X_IRIS > 5, np.nan, X_IRIS)
+    masked, missing = (TabularClassifier(**SMALL).fit(x, Y_IRIS) for x in (X, gaps))
+    assert_same(masked, missing)
+    np.testing.assert_array_equal(masked.predict_proba(X), missing.predict_proba(gaps))
+
+
+def test_integers_of_128_bits_are_numbers():
+    wide = pl.DataFrame({"n": pl.Series([2**70 * y for y in Y_IRIS.tolist()], dtype=pl.Int128)})
+    model = TabularClassifier(**SMALL | dict(max_iter=20)).fit(wide, Y_IRIS)
+    assert model._encoder.is_category == [False]
+    assert model.score(wide, Y_IRIS) > 0.9
+    with pytest.raises(ValueError, match="column 0 holds inf"):
+        TabularClassifier(**SMALL).fit([[10**400], [1]], [0, 1])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([{"a": 1}, {"a": 2}]),
+        pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2)),
+        pa.array([[1, 2], [3, 4]]),
+        pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)),
+    ],
+    ids=lambda column: type(column).__module__ + str(getattr(column, "dtype", "")),
+)
+def test_columns_with_several_values_in_a_row_are_refused_by_name(column):
+    table = (pl.DataFrame if isinstance(column, pl.Series) else pa.table)({"nested": column})
+    with pytest.raises(TypeError, match="numbers or categories, but column 'nested' holds"):
+        TabularClassifier(**SMALL).fit(table, [0, 1])
+
+
+def test_a_number_that_is_missing_everywhere_may_come_in_any_column():
+    frame = pd.DataFrame({"n": some(X_IRIS[:, 0].tolist(), MISSING[:150]), "m": X_IRIS[:, 1]})
+    model = TabularClassifier(**SMALL).fit(frame, Y_IRIS)
+    expected = model.predict_proba(frame.assign(n=np.nan))
+    for nothing in (None, pd.Categorical([None] * 150), pd.array([None] * 150, dtype="string")):
+        np.testing.assert_array_equal(model.predict_proba(frame.assign(n=nothing)), expected)
 
 
 def test_lists_of_numbers_and_text_are_numbers_and_categories():
@@ -326,7 +416,11 @@ def test_a_member_is_the_network_fitted_alone(make, y, monkeypatch):
     model = make(**settings, n_threads=2).fit(X_TABLE, y)
     columns, names = checked_columns(make(), X_TABLE, reset=True)
     table = model._encoder.transform(columns, names)
-    target = np.searchsorted([0, 1, 2], y) if make is TabularClassifier else model._encode(y)
+    target = (
+        np.searchsorted([0, 1, 2], y)
+        if make is TabularClassifier
+        else model._standardized(np.ldexp(y, -model._exponent))
+    )
     np.testing.assert_array_equal(np.sort(np.concatenate(parts[0])), np.arange(300))
     for member, held in zip(model.members_, parts[0], strict=True):
         assert type(member) in (MLPClassifier, MLPRegressor)
@@ -442,6 +536,7 @@ def test_several_members_are_better_than_one_and_disagree_where_there_was_nothin
     ]
     scale, centre = model._scaler.scale_[0], model._scaler.mean_[0]
     alone = np.clip([a[0] * scale + centre for a in alone], *model._range)
+    alone = np.ldexp(alone, model._exponent)
     np.testing.assert_allclose(mean, alone.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(std, alone.std(axis=0), rtol=1e-3)
     errors = ((alone - y[300:]) ** 2).mean(axis=1)
@@ -459,6 +554,22 @@ def test_several_targets_are_kept_within_their_ranges():
     assert (mean >= two.min(axis=0)).all() and (mean <= two.max(axis=0)).all()
     assert (model.predict(X).std(axis=0) > 0).all()
     assert model.score(X, two) > 0.3
+
+
+def test_targets_of_any_size_are_learned_alike():
+    X, y = load_diabetes(return_X_y=True)
+    y = np.column_stack([y, -y])
+    mean, std = TabularRegressor(**SMALL).fit(X, y).predict(X, return_std=True)
+    for factors in ([2.0**1000, 2.0**-1000], [2.0**700, 1.0]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = TabularRegressor(**SMALL).fit(X, y * factors)
+            scaled = model.predict(X, return_std=True)
+        np.testing.assert_array_equal(scaled, [mean * factors, std * factors])
+    largest = np.finfo(float).max
+    extremes = np.where(np.arange(len(X)) % 2, largest, -largest)
+    model = TabularRegressor(**SMALL).fit(X, extremes, X_val=X, y_val=extremes)
+    assert np.isfinite(model.predict(X)).all()
 
 
 # --- probabilities -------------------------------------------------------------------------------
@@ -600,7 +711,8 @@ def test_a_grid_search_finds_the_better_setting():
         ("max_iter", 0),
         ("max_time", -1),
         ("numerical_embedding", "quantile"),
-        ("validation_fraction", 1.0),
+        ("validation_fraction", 0.51),
+        ("validation_fraction", 1e-3),  # less than one example
         ("n_threads", 0),
         ("verbose", "loud"),
         ("class_weight", "equal"),
