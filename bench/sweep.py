@@ -29,6 +29,7 @@ SECTIONS = {
     "products": sweep_products.products,
     "text": sweep_sparse.text,
     "bins": sweep_sparse.bins,
+    "tabular": sweep_sparse.tabular,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,

@@ -164,6 +164,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
         self.temperature_ = float(np.exp(found.x))
 
+    def _output(self, member, encoded):
+        return member._probabilities(member._outputs_of(encoded))
+
     def predict(self, X):
         """Predict the most probable class.
 
@@ -194,7 +197,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             Probability of each class in the order of ``classes_``.
         """
         blocks = []
-        for outputs in self._outputs(X, "predict_proba"):
+        for outputs in self._outputs(X):
             outputs = outputs[:, :, : len(self.classes_)]  # a network has two for one class
             blocks.append(np.exp(log_softmax(_log(outputs) / self.temperature_, axis=2)).mean(0))
         return np.concatenate(blocks)
@@ -291,6 +294,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     def _calibrate(self, held):
         """There is nothing to learn for a mean."""
 
+    def _output(self, member, encoded):
+        output = member._outputs_of(encoded)
+        return output.ravel() if self.n_outputs_ == 1 else output
+
     def predict(self, X, return_std=False):
         """Predict target values.
 
@@ -310,7 +317,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
             and says nothing of the noise of y itself.
         """
         means, deviations = [], []
-        for outputs in self._outputs(X, "predict"):
+        for outputs in self._outputs(X):
             flat = outputs.reshape(-1, self.n_outputs_).astype(np.float64)
             outputs = self._scaler.inverse_transform(flat).reshape(outputs.shape)
             outputs = np.clip(outputs, *self._range)

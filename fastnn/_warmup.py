@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .kernels.shuffle import shuffle
-from .kernels.train import losses, predict, train
+from .kernels.train import losses, predict, sums, train
 
-_ENTRIES = train, predict, losses, shuffle
+_ENTRIES = train, predict, sums, losses, shuffle
 
 
 def warmup(dtypes: Iterable[DTypeLike] = ("float32", "float64")) -> dict[str, bool]:
