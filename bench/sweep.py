@@ -31,6 +31,7 @@ SECTIONS = {
     "text": sweep_sparse.text,
     "docstrings": sweep_sparse.docstrings,
     "bins": sweep_sparse.bins,
+    "tabular": sweep_sparse.tabular,
     "predict": sweep_usage.predict,
     "one_row": sweep_usage.one_row,
     "grid": sweep_usage.grid,

@@ -617,7 +617,10 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
 
     def _outputs(self, X: Any) -> Array:
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""
-        X = checked_examples(self, X)
+        return self._outputs_of(checked_examples(self, X))
+
+    def _outputs_of(self, X: Matrix) -> Array:
+        """Outputs for X that is checked."""
         theta, units = self._network()
         if X.dtype != theta.dtype:
             # The wider of the two types, as a NumPy product of X and coefs_ would have.

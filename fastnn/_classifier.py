@@ -370,7 +370,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         >>> model.predict_proba([[0.0]])
         array([[0.5, 0.5]])
         """
-        output = self._outputs(X)
+        return self._probabilities(self._outputs(X))
+
+    def _probabilities(self, output: Array) -> Array:
+        """Of each class, by the network's outputs."""
         if self.n_outputs_ == 1:
             return np.concatenate([1 - output, output], axis=1)
         return output

@@ -8,6 +8,7 @@ on paper are the same from here on.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from numbers import Integral, Number
 from typing import Any, Self
 
@@ -15,10 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import DTypeLike
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import validate_data
 
-from ._inputs import TIME_DTYPES, TIME_TYPES, as_table, is_missing
+from ._inputs import TIME_DTYPES, TIME_TYPES, as_table, is_missing, is_table_of_floats
 from ._typing import Array, Matrix
 
 # What pandas, polars and pyarrow call the types of categories, also of those that are numbers.
@@ -70,8 +70,14 @@ def checked_columns(
     if pairs is None:
         if not hasattr(X, "__array__"):
             X = np.asarray(X, object)  # NumPy would turn numbers beside text into text
-        array = validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=False)
-        pairs = list(enumerate(array.T))
+        known = not reset and not hasattr(estimator, "feature_names_in_")
+        if not (known and is_table_of_floats(X, estimator.n_features_in_)):
+            X = validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=False)
+        if X.dtype.kind in "fiub" and not any(in_fit or ()):
+            numbers = X.astype(np.float64).T
+            if not np.isinf(numbers).any():
+                return list(numbers), list(range(len(numbers)))
+        pairs = list(enumerate(X.T))
     else:
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     if not pairs or len(pairs[0][1]) == 0:
@@ -223,22 +229,22 @@ class FrameEncoder:
             shape = len(numbers), self.N_FREQUENCIES
             self.frequencies = rng.normal(0, self.MOST_FREQUENCY, shape)
             self.phases = rng.uniform(0, 1, shape)
-        self.one_hot: Any = None
-        if categories:
-            self.one_hot = OneHotEncoder(handle_unknown="ignore", dtype=self.dtype)
-            self.one_hot.fit(np.column_stack(categories))
-        self.is_sparse = False
-        blocks = self._blocks(*self._split([column[:1] for column in columns]))
-        n_inputs = n_stored = sum(block.shape[1] for block in blocks)
-        n_bins = [max(0, len(knots) - 1) for knots in self.knots]
-        n_stored -= sum(max(0, n - 2) for n in n_bins)
-        if categories:
-            n_stored -= sum(len(known) - 1 for known in self.one_hot.categories_)
-        # The same for every table, so that a row has the same bits in any.
-        self.is_sparse = self.WORTH * n_stored < n_inputs
-        self.continued = np.zeros(n_inputs, bool)
+        # The number of each category of a column, that of what is missing the last.
+        self.categories = [
+            {text: k for k, text in enumerate(sorted(set(c), key=lambda t: (t is None, t or "")))}
+            for c in categories
+        ]
+        self.n_bins_of = np.array([max(0, len(knots) - 1) for knots in self.knots], int)
+        n_known = [len(known) for known in self.categories]
+        waves = self.N_FREQUENCIES * len(numbers) if self.embedding == "periodic" else 0
         first = len(numbers) + np.count_nonzero(self.has_missing)
-        for n in n_bins:
+        self.n_inputs = int(first + self.n_bins_of.sum() + waves + sum(n_known))
+        n_stored = self.n_inputs - np.maximum(0, self.n_bins_of - 2).sum()
+        n_stored -= sum(n_known) - len(n_known)
+        # The same for every table, so that a row has the same bits in any.
+        self.is_sparse = bool(self.WORTH * n_stored < self.n_inputs)
+        self.continued = np.zeros(self.n_inputs, bool)
+        for n in self.n_bins_of:
             self.continued[first + 1 : first + n] = True
             first += n
         return self
@@ -258,7 +264,8 @@ class FrameEncoder:
         numbers = [c for c, other in zip(columns, self.is_category, strict=True) if not other]
         return np.array(numbers), categories
 
-    def _standardize(self, x: Array, j: int) -> Array:
+    def _standardize(self, x: Array, j: int | slice = slice(None)) -> Array:
+        """Number j, or numbers that lie side by side."""
         with np.errstate(over="ignore"):
             return np.clip((x / 2 - self.centre[j] / 2) / self.scale[j], -1e150, 1e150)
 
@@ -286,49 +293,85 @@ class FrameEncoder:
                         f"{found!r}."
                     )
                 columns[j] = np.full(len(column), np.nan)
-        blocks = self._blocks(*self._split(columns))
-        if self.is_sparse:
-            return sp.hstack([sp.csr_array(block) for block in blocks], format="csr")
-        blocks = [block.toarray() if sp.issparse(block) else block for block in blocks]
-        return np.ascontiguousarray(np.hstack(blocks))
+        blocks, places_of, n, first = [], [], len(columns[0]), 0
+        for block, places, width in self._blocks(*self._split(columns)):
+            blocks.append(block.astype(self.dtype))
+            places_of.append(np.broadcast_to((first + places).astype(np.int32), block.shape))
+            first += width
+        values, inputs = np.hstack(blocks), np.hstack(places_of)
+        if not self.is_sparse:
+            X = np.zeros((n, self.n_inputs), self.dtype)
+            X[np.arange(n)[:, np.newaxis], inputs] = values
+            return X
+        stored = values != 0
+        row_starts = np.append(0, stored.sum(axis=1).cumsum())
+        if row_starts[-1] < 2**31:  # int64 would make int64 of the inputs, too
+            row_starts = row_starts.astype(np.int32)
+        arrays = values[stored], inputs[stored], row_starts
+        return sp.csr_array(arrays, shape=(n, self.n_inputs))
 
-    def _blocks(self, numbers: Array, categories: list[Array]) -> list[Matrix]:
-        """Blocks of columns, dense or CSR."""
-        blocks = []
+    def _blocks(
+        self, numbers: Array, categories: list[Array]
+    ) -> Iterator[tuple[Array, Array, int]]:
+        """Yield values ``(n, n_values)``, which inputs of a block they are for, and its width."""
         if len(numbers):
-            z = np.stack([self._standardize(x, j) for j, x in enumerate(numbers)], axis=1)
+            z = self._standardize(numbers.T)
             missing = np.isnan(z)
             z[missing] = 0
-            blocks.append((z / np.sqrt(1 + (z / 3) ** 2)).astype(self.dtype))
-            blocks.append(missing[:, self.has_missing].astype(self.dtype))
-            if self.embedding == "piecewise_linear":
-                blocks.append(self._bins(z, missing))
+            clipped = z / np.sqrt(1 + (z / 3) ** 2)
+            yield clipped, *_each(clipped)
+            indicators = missing[:, self.has_missing]
+            yield indicators, *_each(indicators)
+            if self.embedding == "piecewise_linear" and self.is_sparse:
+                yield self._falls(z, missing)
+            elif self.embedding == "piecewise_linear":
+                gone = self._gone(z, missing)
+                yield gone, *_each(gone)
             if self.embedding == "periodic":
-                turns = blocks[0][:, :, np.newaxis] * self.frequencies + self.phases
-                waves = np.cos(2 * np.pi * turns) * ~missing[:, :, np.newaxis]
-                blocks.append(waves.reshape(len(z), -1).astype(self.dtype))
-        if categories:
-            blocks.append(sp.csr_array(self.one_hot.transform(np.column_stack(categories))))
-        return blocks
+                turns = clipped.astype(self.dtype)[:, :, np.newaxis] * self.frequencies
+                waves = np.cos(2 * np.pi * (turns + self.phases)) * ~missing[:, :, np.newaxis]
+                waves = waves.reshape(len(z), -1)
+                yield waves, *_each(waves)
+        for known, column in zip(self.categories, categories, strict=True):
+            codes = np.array([known.get(text, -1) for text in column.tolist()])[:, np.newaxis]
+            yield codes >= 0, np.maximum(codes, 0), len(known)
 
-    def _bins(self, z: Array, missing: Array) -> Matrix:
+    def _gone(self, z: Array, missing: Array) -> Array:
         """How far each number has gone through each of its bins, from -1/2 to 1/2."""
-        n_inputs, blocks, entries = 0, [np.zeros((len(z), 0))], []
-        for j, knots in enumerate(self.knots):
-            if len(knots):
-                gone = np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1) - 0.5
-                gone *= self.height * ~missing[:, j, np.newaxis]
-                if self.is_sparse:  # its product with W is that of its falls with sums of rows
-                    falls = -np.diff(gone, axis=1, append=-gone[:, :1])
-                    rows, bins = np.nonzero(falls)
-                    entries.append((falls[rows, bins], rows, n_inputs + bins))
-                else:
-                    blocks.append(gone)
-                n_inputs += gone.shape[1]
-        if entries:
-            values, *where = map(np.concatenate, zip(*entries, strict=True))
-            return sp.csr_array((values.astype(self.dtype), where), shape=(len(z), n_inputs))
-        return np.hstack(blocks).astype(self.dtype)
+        blocks = [np.zeros((len(z), 0))]
+        for j in np.flatnonzero(self.n_bins_of):
+            knots = self.knots[j]
+            gone = np.clip((z[:, j, np.newaxis] - knots[:-1]) / np.diff(knots), 0, 1) - 0.5
+            blocks.append(gone * (self.height * ~missing[:, j, np.newaxis]))
+        return np.hstack(blocks)
+
+    def _falls(self, z: Array, missing: Array) -> tuple[Array, Array, int]:
+        """What is left of that to store, as its product with W is that of its falls, from each bin
+        to the next and from the last to minus the first, with sums of rows: before and behind the
+        bin in which a number is, in the first one behind it and behind the last.
+        """
+        numbers = np.flatnonzero(self.n_bins_of)
+        n_bins, z, present = self.n_bins_of[numbers], z[:, numbers], ~missing[:, numbers]
+        bins = np.empty(z.shape, np.intp)
+        for k, j in enumerate(numbers):
+            bins[:, k] = np.searchsorted(self.knots[j][1:-1], z[:, k], side="right")
+        knots = np.concatenate([self.knots[j] for j in numbers])
+        ends = bins + (np.cumsum(n_bins + 1) - n_bins - 1)
+        low, high = knots[ends], knots[ends + 1]
+        gone = (np.clip((z - low) / (high - low), 0, 1) - 0.5) * (self.height * present)
+        half, inside = 0.5 * self.height * present, bins > 0
+        below, above = half - gone, gone + half
+        values = np.stack([np.where(inside, below, above), np.where(inside, above, -below)], axis=2)
+        places = np.stack(
+            [np.where(inside, bins - 1, bins), np.where(inside, bins, n_bins - 1)], axis=2
+        )
+        places += (np.cumsum(n_bins) - n_bins)[:, np.newaxis]
+        return values.reshape(len(z), -1), places.reshape(len(z), -1), n_bins.sum()
+
+
+def _each(block: Array) -> tuple[Array, int]:
+    """The places of a block's values, one for each input, and how many there are."""
+    return np.arange(block.shape[1]), block.shape[1]
 
 
 def _quantiles(x: Array, levels: Any, weight: Array | None) -> Any:

@@ -285,19 +285,23 @@ def _needs_no_validation(estimator: BaseEstimator, X: Any) -> bool:
 
 def is_plain(X: Any, n_features: int | None) -> bool:
     """Whether X is an array of finite numbers as kernels take them, with so many columns."""
-    if not (
-        type(X) is np.ndarray
-        and X.ndim == 2
-        and X.dtype in (np.float64, np.float32)
-        and X.flags.c_contiguous
-        and X.size > 0
-        and X.shape[1] == n_features
-    ):
+    if not (is_table_of_floats(X, n_features) and X.flags.c_contiguous):
         return False
     if X.size < 1000:
         return bool(np.isfinite(X).all())
     with np.errstate(over="ignore", invalid="ignore"):  # without an array of its size
         return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
+
+
+def is_table_of_floats(X: Any, n_features: int | None) -> bool:
+    """Whether X is an array of rows of so many float32 or float64."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and X.dtype in (np.float64, np.float32)
+        and X.size > 0
+        and X.shape[1] == n_features
+    )
 
 
 def _columns(array: Any) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -337,13 +337,13 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         data = dict(X=X, y=y, metadata=metadata)
         return Tasks(self, "member", self.n_members, publish, attributes, called=True, **data)
 
-    def _outputs(self, X: Any, method: str) -> Iterator[Array]:
+    def _outputs(self, X: Any) -> Iterator[Array]:
         """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
         check_is_fitted(self)
         columns, names = checked_columns(self, X, False, self._encoder.is_category)
         for rows in gen_batches(len(columns[0]), BLOCK):
             encoded = self._encoder.transform([column[rows] for column in columns], names)
-            yield np.stack([getattr(member, method)(encoded) for member in self.members_])
+            yield np.stack([self._output(member, encoded) for member in self.members_])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -28,7 +28,7 @@ from .kernels.layout import (
 from .kernels.losses import LOSSES, loss_constants
 from .kernels.plan import Work, work_to_predict
 from .kernels.team import new_sync
-from .kernels.train import for_predict
+from .kernels.train import for_predict, sums
 from .kernels.train import predict as predict_kernel
 
 PREDICT_ROWS = 256
@@ -177,7 +177,11 @@ def predict(net: Net, theta: Array, data: Data, rows: Array, n_threads: int | No
     capacity = n_threads * min(PREDICT_ROWS, max(1, n))
     work = _scratch(units, theta.dtype, capacity, n_threads, data.row_starts.size > 0)
     kernel, taken = predict_kernel[theta.dtype], for_predict(net, data, work)
-    theta_t, rows = transposed(theta, net, data.continued), readonly(rows)
+    summing = data.continued.size > 0
+    theta_t, rows = transposed(theta, net, summing), readonly(rows)
+    if summing:
+        of_first = slice((units[0] + 1) * units[1])
+        sums[theta.dtype](theta[of_first], theta_t[of_first], data.continued)
     for first in range(0, n, step):
         part = slice(first, first + step)
         arguments = (*taken, theta, theta_t, rows[part], out[part], n_threads)

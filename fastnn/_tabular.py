@@ -19,7 +19,7 @@ from ._members import BaseTabular
 from ._parameters import set_parameters
 from ._regressor import MLPRegressor
 from ._targets import Classes
-from ._typing import Array, Seed, TableData, Units
+from ._typing import Array, Matrix, Seed, TableData, Units
 
 _PARAMETERS = """n_members : int, default=5
         Number of networks, whose predictions are averaged. Each begins from other weights, and
@@ -196,6 +196,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
         found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
         self.temperature_ = float(np.exp(found.x))
 
+    def _output(self, member: MLPClassifier, encoded: Matrix) -> Array:
+        return member._probabilities(member._outputs_of(encoded))
+
     def predict(self, X: TableData) -> Array:
         """Predict the most probable class.
 
@@ -226,7 +229,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
             Probability of each class in the order of ``classes_``.
         """
         blocks = []
-        for outputs in self._outputs(X, "predict_proba"):
+        for outputs in self._outputs(X):
             outputs = outputs[:, :, : len(self.classes_)]  # a network has two for one class
             blocks.append(np.exp(log_softmax(_log(outputs) / self.temperature_, axis=2)).mean(0))
         return np.concatenate(blocks)
@@ -333,6 +336,10 @@ class TabularRegressor(RegressorMixin, BaseTabular[MLPRegressor]):
     def _calibrate(self, held: list[Any]) -> None:
         """There is nothing to learn for a mean."""
 
+    def _output(self, member: MLPRegressor, encoded: Matrix) -> Array:
+        output = member._outputs_of(encoded)
+        return output.ravel() if self.n_outputs_ == 1 else output
+
     @overload
     def predict(self, X: TableData, return_std: Literal[False] = False) -> Array: ...
     @overload
@@ -356,7 +363,7 @@ class TabularRegressor(RegressorMixin, BaseTabular[MLPRegressor]):
             and says nothing of the noise of y itself.
         """
         means, deviations = [], []
-        for outputs in self._outputs(X, "predict"):
+        for outputs in self._outputs(X):
             flat = outputs.reshape(-1, self.n_outputs_).astype(np.float64)
             outputs = self._scaler.inverse_transform(flat).reshape(outputs.shape)
             outputs = np.clip(outputs, *self._range)

@@ -330,19 +330,19 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
 
 
 @shared
-def sum_rows(data, sums, theta, chunk, n_out):
-    """Sums of the rows of W in a chunk: half of a row and all that it continues, less half of all
-    that continue it. A row that stands alone is its own sum."""
+def sum_rows(continued, sums, theta, start, first_row, last_row, n_out):
+    """Sums of rows of W, the first at ``start``: half of a row and all that it continues, less half
+    of all that continue it. A row that stands alone is its own sum."""
     half = theta.dtype.type(0.5)
-    for row in range(max(1, chunk.first_row), chunk.last_row):
-        at = chunk.start + (row - chunk.first_row) * n_out
+    for row in range(max(1, first_row), last_row):
+        at = start + (row - first_row) * n_out
         w, s = theta[at : at + n_out], sums[at : at + n_out]
-        if data.continued[row - 1]:
+        if continued[row - 1]:
             above = sums[at - n_out : at]
             for j in range(n_out):
                 s[j] = above[j] + w[j]
-            if row + 1 == chunk.last_row or not data.continued[row]:  # s is the sum of all
-                while data.continued[row - 1]:
+            if row + 1 == last_row or not continued[row]:  # s is the sum of all
+                while continued[row - 1]:
                     row -= 1
                     at -= n_out
                     above = sums[at : at + n_out]

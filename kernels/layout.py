@@ -174,10 +174,11 @@ def vector_behind(coefs, intercepts):
     return theta if size == theta.nbytes else None  # then the first begins where theta does
 
 
-def transposed(theta, net, continued):
-    """``theta_t``, filled where the forward pass reads it: layers of few outputs, and sums.
+def transposed(theta, net, summing):
+    """``theta_t``, filled where the forward pass reads it: layers of few outputs.
 
-    ``theta`` itself if these have one output, whose transpose is the same.
+    ``theta`` itself if these have one output, whose transpose is the same, unless there are sums to
+    be written into it: ``summing``.
     """
     layers = zip(net.layers["start"].tolist(), itertools.pairwise(net.units), strict=True)
     read = [
@@ -185,19 +186,12 @@ def transposed(theta, net, continued):
         for start, (n_in, n_out) in layers
         if few_outputs.py_func(n_in + 1, n_out, VECTOR_BYTES // theta.itemsize)
     ]
-    if continued.size == 0 and all(n_out == 1 for _, _, n_out in read):
+    if not summing and all(n_out == 1 for _, _, n_out in read):
         return theta
     theta_t = empty_theta(theta.size, theta.dtype)
     for start, n_rows, n_out in read:
         block = slice(start, start + n_rows * n_out)
         theta_t[block].reshape(n_out, n_rows)[...] = theta[block].reshape(n_rows, n_out).T
-    if continued.size > 0:
-        W, sums = (views(vector, net.units)[0][0] for vector in (theta, theta_t))
-        sums[...] = W
-        for first, last in itertools.pairwise([*np.flatnonzero(~continued), len(W)]):
-            if last > first + 1:
-                np.cumsum(W[first:last], axis=0, out=sums[first:last])
-                sums[first:last] -= sums[last - 1] / 2
     return theta_t
 
 

@@ -253,7 +253,7 @@ def transpose_chunk(net, data, params, chunk, scratch):
     n_in, n_out, n_rows = layer.n_in + 1, layer.n_out, chunk.last_row - chunk.first_row
     if chunk.layer == 0 and is_sparse(data):
         if data.continued.size > 0:
-            sum_rows(data, theta_t, theta, chunk, n_out)
+            sum_rows(data.continued, theta_t, theta, chunk.start, first_row, chunk.last_row, n_out)
         return
     # Delta propagation reads all layers but the first, the forward pass those of few outputs.
     if chunk.layer > 0 or few_outputs(n_in, n_out, VECTOR_BYTES // theta.itemsize):

@@ -2,7 +2,8 @@
 
 ``train`` and ``predict`` are run by every thread with its own ``thread`` number, 0 in the thread
 that called ``fit`` or ``predict``. Training returns after a slice of an epoch, so that Python stays
-alive in between. ``losses`` is for outputs that are there already: validation.
+alive in between. ``sums`` is for prediction, of the rows of W that training keeps; ``losses`` for
+outputs that are there already: validation.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import Library
-from .inputs import is_sparse, sum_gradient
+from .inputs import is_sparse, sum_gradient, sum_rows
 from .jit import exact, leaf, section
 from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
 from .losses import QUANTILES, row_losses, smooth
@@ -315,6 +316,12 @@ def for_predict(net, data, work):
     return net.layers, *of_data, work.a, work.places, work.packed, work.capacity
 
 
+def _sums(theta, theta_t, continued):
+    """The sums of the first layer's rows in theta_t, see ``inputs``; no other layer follows."""
+    n_rows = continued.size + 1
+    sum_rows(continued, theta_t, theta, 0, 0, n_rows, theta.size // n_rows)
+
+
 def _losses(net, row_loss, terms, a, y):
     """Loss of each example, ``row_loss``; the other arguments as in ``losses.row_losses``."""
     smooth(net.loss, net.loss_constants, y)
@@ -358,6 +365,11 @@ def _sample_predict(dtype):
     )
 
 
+def _sample_sums(dtype):
+    vector = np.zeros(2, dtype)
+    return vector, vector, empty_data(dtype).continued
+
+
 def _sample_losses(dtype):
     vector = np.zeros(1, dtype)
     return _SAMPLE_NET, vector, vector, vector, vector
@@ -366,5 +378,6 @@ def _sample_losses(dtype):
 kernels = Library("kernels")
 train = kernels.entry(_train, _sample_train)
 predict = kernels.entry(_predict, _sample_predict)
+sums = kernels.entry(_sums, _sample_sums)
 losses = kernels.entry(_losses, _sample_losses)
 shuffle = kernels.entry(fisher_yates, sample_fisher_yates)

@@ -207,7 +207,7 @@ def test_equal_numbers_are_one_category_in_any_column_and_any_order():
     column = np.array([*values, *others, None] * 30, object)
     y = [0, 0, 0, 0, 0, 0, 1, 1, 2] * 30
     model = TabularClassifier(**SMALL).fit(column[:, None], y)
-    assert model._encoder.one_hot.categories_[0].tolist() == ["1", "2.5", "x", None]
+    assert list(model._encoder.categories[0]) == ["1", "2.5", "x", None]
     expected = model.predict_proba(column[:1, None])
     for one in [
         [True],
@@ -232,7 +232,7 @@ def test_categories_of_whole_numbers_are_told_apart_beyond_53_bits():
     gaps = pd.Categorical(some(numbers.tolist(), MISSING[:200]))
     model = TabularClassifier(**SMALL).fit(pd.DataFrame({"id": gaps}), np.arange(200) % 3)
     known = [str(2**60), str(2**60 + 1), str(2**60 + 2), None]
-    assert model._encoder.one_hot.categories_[0].tolist() == known
+    assert list(model._encoder.categories[0]) == known
     whole = pd.DataFrame({"id": pd.Categorical(numbers)})
     expected = model.predict_proba(whole)
     assert len(np.unique(expected, axis=0)) == 3
