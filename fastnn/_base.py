@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -203,6 +204,14 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
 
         given = as_table(X), y, sample_weight
         examples = self._examples(X)(self, settings, *given, first_pass, incremental)
+        with contextlib.closing(examples):
+            arguments = examples, given, validation, held_out, report
+            return self._train(settings, first_pass, incremental, *arguments)
+
+    def _train(
+        self, settings, first_pass, incremental, examples, given, validation, held_out, report
+    ):
+        """``_fit`` from the first network on; parameters as there."""
         targets, dtype = examples.targets, examples.dtype
         if settings.lazy_update and not examples.is_sparse:
             raise ValueError(

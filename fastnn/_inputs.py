@@ -240,16 +240,21 @@ def _needs_no_validation(estimator, X):
     )
 
 
-def is_plain(X, n_features):
-    """Whether X is an array of finite numbers as kernels take them, with so many columns."""
-    if not (
+def has_plain_form(X, n_features):
+    """Whether X is an array of numbers as kernels take them, with so many columns."""
+    return (
         type(X) is np.ndarray
         and X.ndim == 2
         and X.dtype in (np.float64, np.float32)
         and X.flags.c_contiguous
         and X.size > 0
         and X.shape[1] == n_features
-    ):
+    )
+
+
+def is_plain(X, n_features):
+    """``has_plain_form``, and of finite numbers."""
+    if not has_plain_form(X, n_features):
         return False
     if X.size < 1000:
         return bool(np.isfinite(X).all())
