@@ -124,6 +124,7 @@ class Streamed:
             )
         self._estimator, self._stream, self._settings = estimator, stream, settings
         self._like = self._names = self._nameless = self._n_rows = self._held = self.targets = None
+        self._room = None
         self._cache = None if stream.cache is None else DiskCache(stream.cache)
         try:
             self._learn(first_pass)
@@ -246,9 +247,10 @@ class Streamed:
         """X, y and weight of a batch, which are to be of the types of the first one."""
         if y is None:
             raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
-        estimator, numbers = self._estimator, numbers_of(X)
+        estimator, numbers = self._estimator, numbers_of(X, self._room)
         self._library = type(X).__module__.partition(".")[0]  # which makes tables, if it is one
         if numbers is not None:
+            self._room = numbers.base
             if self._names != X.schema.names:
                 validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
                 # From here on names need not be known to who looks at the numbers.

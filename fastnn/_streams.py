@@ -88,6 +88,12 @@ class Stream:
         self.source, self.buffer_rows, self.cache = source, int(buffer_rows), cache
         self.features, self.target, self.weight = features, target, weight
 
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(
+            "A Stream is for X of fit alone, got one where an array or a table is needed. Give "
+            "X_val and y_val as such; predictions come batch by batch: stream.map(model.predict)."
+        )
+
     def map(self, function):
         """Apply a function to X of each batch, such as ``model.predict``.
 
@@ -180,10 +186,11 @@ def _select(table, names):
     return table.select(names) if hasattr(table, "select") else table[names]
 
 
-def numbers_of(table):
+def numbers_of(table, room=None):
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
-    In float32 if all columns are.
+    In float32 if all columns are. In the rows of ``room``, an earlier result that is not needed any
+    more, if there are enough: new memory takes longer than the rest.
     """
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is None or not isinstance(table, (pyarrow.Table, pyarrow.RecordBatch)):
@@ -192,7 +199,10 @@ def numbers_of(table):
     if not all(of.is_float32(t) or of.is_float64(t) or of.is_integer(t) for t in types):
         return None
     single = all(of.is_float32(each) for each in types)
-    numbers, first = np.empty((table.num_rows, len(types)), np.float32 if single else np.float64), 0
+    shape, dtype, first = (table.num_rows, len(types)), np.float32 if single else np.float64, 0
+    if room is None or room.dtype != dtype or room.shape[1] != shape[1] or len(room) < shape[0]:
+        room = np.empty(shape, dtype)
+    numbers = room[: shape[0]]
     for part in as_table(table).to_batches(max_chunksize=_ROWS_AT_A_TIME):
         # By columns, which NumPy turns into rows in less time than pyarrow.
         columns = part.to_tensor(null_to_nan=True, row_major=False).to_numpy()

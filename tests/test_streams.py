@@ -496,6 +496,13 @@ def test_what_goes_with_arrays_alone_is_an_error():
         MLPRegressor().partial_fit(stream, None)
     with pytest.raises(ValueError, match="does not fit into buffer_rows=100"):
         MLPRegressor(batch_size="full").fit(Stream(batches(X, SCORE), buffer_rows=100))
+    for use in (
+        lambda: MLPRegressor().fit(X, SCORE, X_val=stream, y_val=SCORE),
+        lambda: MLPRegressor().fit(stream, X_val=stream, y_val=SCORE),
+        lambda: MLPRegressor(**SETTINGS).fit(X, SCORE).predict(stream),
+    ):
+        with pytest.raises(TypeError, match=r"Stream is for X of fit alone.*stream\.map"):
+            use()
     with pytest.raises(ValueError, match="buffer_rows must be"):
         Stream(batches(X, SCORE), buffer_rows=0)
     with pytest.raises(ValueError, match="requires y"):
