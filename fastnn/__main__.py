@@ -1,11 +1,14 @@
 """``python -m fastnn``: a fit, a cross-validation and a grid search, with both libraries."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import platform
 import time
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import joblib
 import numba
@@ -19,10 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import MLPClassifier, __version__, warmup
+from ._typing import Array
 
 DTYPES = ("float32", "float64")
-LIBRARIES = {"fastnn": MLPClassifier, "scikit-learn": neural_network.MLPClassifier}
-GRID = {
+LIBRARIES: dict[str, Any] = {"fastnn": MLPClassifier, "scikit-learn": neural_network.MLPClassifier}
+GRID: dict[str, Any] = {
     "mlpclassifier__alpha": [1e-4, 1e-2, 1.0],
     "mlpclassifier__hidden_layer_sizes": [(50,), (100,)],
     "mlpclassifier__learning_rate_init": [1e-3, 3e-3],
@@ -37,7 +41,7 @@ class Outcome(NamedTuple):
     words: str = ""
 
 
-def fit(model, X, y):
+def fit(model: Any, X: Array, y: Array) -> Outcome:
     """One fit to three of four digits, and the accuracy of the others."""
     X, X_test, y, y_test = train_test_split(X, y, random_state=0, stratify=y)
     started = time.perf_counter()
@@ -45,14 +49,14 @@ def fit(model, X, y):
     return Outcome(time.perf_counter() - started, model.score(X_test, y_test))
 
 
-def cross_validate(model, X, y):
+def cross_validate(model: Any, X: Array, y: Array) -> Outcome:
     """The mean accuracy of a 5-fold cross-validation."""
     started = time.perf_counter()
     scores = cross_val_score(model, X, y, cv=5)
     return Outcome(time.perf_counter() - started, scores.mean())
 
 
-def search(model, X, y):
+def search(model: Any, X: Array, y: Array) -> Outcome:
     """The best of 12 candidates in a 3-fold grid search on two processes."""
     started = time.perf_counter()
     found = GridSearchCV(model, GRID, cv=3, n_jobs=2).fit(X, y)
@@ -68,7 +72,7 @@ JOBS = {
 }
 
 
-def compare(jobs, max_iter, dtype):
+def compare(jobs: Sequence[str], max_iter: int, dtype: str) -> None:
     """Do the jobs with both libraries in turn and print what came out."""
     X, y = load_digits(return_X_y=True)
     X = X.astype(dtype)
@@ -93,14 +97,14 @@ def compare(jobs, max_iter, dtype):
             model = make_pipeline(StandardScaler(), MLP(max_iter=max_iter, random_state=0))
             outcomes[library] = JOBS[name](model, X, y)
             total[library] += outcomes[library].seconds
-        ours, theirs = outcomes.values()
+        our, their = outcomes.values()
         print(
-            f"{name:36}{ours.seconds:8.2f} s{theirs.seconds:13.2f} s"
-            f"{theirs.seconds / ours.seconds:7.1f}x   {ours.score:.4f}  {theirs.score:.4f}"
+            f"{name:36}{our.seconds:8.2f} s{their.seconds:13.2f} s"
+            f"{their.seconds / our.seconds:7.1f}x   {our.score:.4f}  {their.score:.4f}"
         )
-        if ours.words or theirs.words:
-            print(f"{'':4}best with fastnn:        {ours.words}")
-            print(f"{'':4}best with scikit-learn:  {theirs.words}", flush=True)
+        if our.words or their.words:
+            print(f"{'':4}best with fastnn:        {our.words}")
+            print(f"{'':4}best with scikit-learn:  {their.words}", flush=True)
     ours, theirs = total.values()
     print(f"{'all of it':36}{ours:8.2f} s{theirs:13.2f} s{theirs / ours:7.1f}x")
     if was_there:
@@ -113,7 +117,7 @@ def compare(jobs, max_iter, dtype):
         )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m fastnn",

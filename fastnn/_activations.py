@@ -1,14 +1,24 @@
 """What the user may say about activation functions, in the form that make_net takes."""
 
-from numbers import Real
+from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from ._typing import Activation
 from .kernels.activations import ACTIVATIONS
 
 HIDDEN_ACTIVATIONS = [name for name, entry in ACTIVATIONS.items() if entry.hidden]
 OUT_ACTIVATIONS = [name for name, entry in ACTIVATIONS.items() if entry.output]
 
 
-def check_activations(activation, n_hidden, out_activation, fitting=False):
+def check_activations(
+    activation: Activation | Sequence[Activation],
+    n_hidden: int,
+    out_activation: Activation,
+    fitting: bool = False,
+) -> list[Activation]:
     """The activation function of each hidden layer, in a list.
 
     Raises
@@ -19,7 +29,7 @@ def check_activations(activation, n_hidden, out_activation, fitting=False):
     """
     is_pair = isinstance(activation, tuple) and len(activation) == 2
     if isinstance(activation, str) or (is_pair and isinstance(activation[1], Real)):
-        functions = [activation] * n_hidden
+        functions: list[Any] = [activation] * n_hidden
     else:
         functions = list(activation)
         if len(functions) != n_hidden:
@@ -33,7 +43,7 @@ def check_activations(activation, n_hidden, out_activation, fitting=False):
     return functions
 
 
-def _check(function, parameter, allowed, fitting):
+def _check(function: Activation, parameter: str, allowed: list[str], fitting: bool) -> None:
     name, k = function if isinstance(function, tuple) and len(function) == 2 else (function, None)
     if not isinstance(name, str) or name not in allowed:
         raise ValueError(f"{parameter} must be one of {sorted(allowed)}, got {function!r}.")

@@ -1,8 +1,13 @@
 """The parameter ``weight_average``: what to keep of the weights after each epoch."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+
+from ._typing import Array
 
 
 class WeightAverage:
@@ -16,21 +21,22 @@ class WeightAverage:
         that it is unbiased from the first epoch on (as Adam's moments, Kingma and Ba, 2015).
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind: float) -> None:
         self.n = 0
         self._decay = None if isinstance(kind, Integral) else float(kind)
-        self._sum = 0.0
+        self._sum: Any = 0.0  # then a vector
         # Copies, not a running sum: which epochs are the last is known when training has ended.
-        self._last, self._most = [], int(kind) if self._decay is None else 0
+        self._last: list[Array] = []
+        self._most = int(kind) if self._decay is None else 0
 
-    def add(self, theta):
+    def add(self, theta: Array) -> None:
         self.n += 1
         if self._decay is None:
             self._last = [*self._last, theta.copy()][-self._most :]
         else:
             self._sum = self._decay * self._sum + (1 - self._decay) * theta.astype(np.float64)
 
-    def value(self):
+    def value(self) -> Array:
         if self._decay is None:
             return np.mean(self._last, axis=0, dtype=np.float64)
         return self._sum / (1 - self._decay**self.n)

@@ -4,8 +4,10 @@ For learning and checking, not for training: elementwise functions, their slopes
 those of the kernels, the products are NumPy's. ``kernels.network`` does the same in blocks.
 """
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +25,10 @@ from ._base import BaseMLP
 from ._inputs import checked_data, checked_examples
 from ._network import make_net
 from ._state import shallow_copy
-from ._typing import Activation, Array, Data, Weights
+from ._typing import Activation, Array, Data, Matrix, Weights
 from .kernels import activations, losses
 from .kernels.activations import ACTIVATIONS
-from .kernels.layout import SAVE_INPUTS
+from .kernels.layout import SAVE_INPUTS, Net
 from .kernels.losses import AVERAGED, CROSS_ENTROPY, LOG_LOSS, LOSSES
 
 
@@ -149,28 +151,31 @@ def backpropagation(
     array([[[-2., -4.]]])
     """
     if isinstance(network, Network):
-        X, target = check_array(X, dtype=np.float64), y
-        Theta, net = _of_network(network, X.shape[1], y)
+        inputs, target = check_array(X, dtype=np.float64), None
+        Theta, net = _of_network(network, inputs.shape[1], y)
         if y is not None:
-            target = _target_matrix(net, y, len(X))
+            target = _target_matrix(net, y, len(inputs))
     else:
-        X, target, Theta, net = _of_estimator(network, X, y)
+        inputs, target, Theta, net = _of_estimator(network, X, y)
+    weight = None
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    z, a = _feedforward(Theta, net, X)
-    if y is None:
+        weight = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
+    z, a = _feedforward(Theta, net, inputs)
+    if target is None:
         result = Backpropagation(z, a, None, None, None, None)
-        return _averages(result, sample_weight) if average else result
+        return _averages(result, weight) if average else result
 
-    C, dC_da, dC_dz = _output_error(net, z[-1], a[-1], target)
-    if sample_weight is not None:
-        C *= sample_weight
-        dC_da *= sample_weight[:, None]
-        dC_dz *= sample_weight[:, None]
-    dC_da, dC_dz, dC_dTheta = [dC_da], [dC_dz], []
-    total = len(X) if sample_weight is None else sample_weight.sum()
+    C, of_a, of_z = _output_error(net, z[-1], a[-1], target)
+    if weight is not None:
+        C *= weight
+        of_a *= weight[:, None]
+        of_z *= weight[:, None]
+    dC_da: list[Array] = [of_a]
+    dC_dz: list[Array | Any] = [of_z]
+    dC_dTheta: list[Array] = []
+    total = len(inputs) if weight is None else weight.sum()
     for l in reversed(range(len(Theta))):
-        with_bias = np.column_stack([np.ones(len(X)), a[l]])  # a_0 = 1 of the notes
+        with_bias = np.column_stack([np.ones(len(inputs)), a[l]])  # a_0 = 1 of the notes
         if average:
             dC_dTheta.insert(0, dC_dz[0].T @ with_bias / total)
         else:
@@ -178,10 +183,10 @@ def backpropagation(
         dC_da.insert(0, dC_dz[0] @ Theta[l][:, 1:])
         dC_dz.insert(0, _times_slope(net, l - 1, dC_da[0], z[l], a[l]) if l > 0 else None)
     result = Backpropagation(z, a, dC_dz, dC_da, dC_dTheta, C)
-    return _averages(result, sample_weight) if average else result
+    return _averages(result, weight) if average else result
 
 
-def _of_network(network, n_features, y):
+def _of_network(network: Network, n_features: int, y: Any) -> tuple[list[Array], Net]:
     """Checked matrices and the kernels' ``Net``."""
     Theta = [np.array(theta, np.float64, ndmin=2) for theta in network.Theta]
     if len(Theta) != len(network.activations) or not Theta:
@@ -200,7 +205,9 @@ def _of_network(network, n_features, y):
         n_in = len(theta)
     if network.loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {network.loss!r}.")
-    functions = [f if isinstance(f, str) else (f[0], float(f[1])) for f in network.activations]
+    functions: list[Activation] = [
+        f if isinstance(f, str) else (f[0], float(f[1])) for f in network.activations
+    ]
     for function in functions:
         name, k = (function, None) if isinstance(function, str) else function
         if name not in ACTIVATIONS or (k is not None and ACTIVATIONS[name].with_k is None):
@@ -217,18 +224,20 @@ def _of_network(network, n_features, y):
             f"loss={network.loss!r} takes probabilities: the last activation function must be "
             f"{needed!r}, got {functions[-1]!r}."
         )
-    settings = {  # only what the loss has: the absolute error is a quantile loss inside
+    settings: dict[str, dict[str, Any]] = {  # what a loss has
         "log_loss": {"smoothing": network.label_smoothing},
         "cross_entropy": {"smoothing": network.label_smoothing},
         "quantile": {"quantiles": network.quantile},
         "huber": {"bend": network.huber_delta},
-    }.get(network.loss, {})
+    }
+    # Only those: the absolute error is a quantile loss inside.
+    of_loss = settings.get(network.loss, {})
     units = [n_features, *(len(theta) for theta in Theta)]
-    net = make_net(units, functions[:-1], functions[-1], network.loss, **settings)
+    net = make_net(units, functions[:-1], functions[-1], network.loss, **of_loss)
     return Theta, net
 
 
-def _check_derivatives(functions):
+def _check_derivatives(functions: Sequence[Activation]) -> None:
     if any(function == "step" or function[0] == "step" for function in functions):
         raise ValueError(
             "There are no derivatives through a step function: its own is zero almost everywhere, "
@@ -236,7 +245,7 @@ def _check_derivatives(functions):
         )
 
 
-def _target_matrix(net, y, n):
+def _target_matrix(net: Net, y: Any, n: int) -> Array:
     """Targets of a ``Network`` as ``(n, n_outputs)``."""
     n_outputs = int(net.layers["n_out"][-1])
     y = check_array(y, dtype=np.float64, ensure_2d=False)
@@ -254,7 +263,9 @@ def _target_matrix(net, y, n):
     return y
 
 
-def _of_estimator(estimator, X, y):
+def _of_estimator(
+    estimator: BaseMLP, X: Any, y: Any
+) -> tuple[Array, Array | None, list[Array], Net]:
     """X, targets ``(n, n_outputs)`` or None, matrices and ``Net`` of a fitted estimator."""
     check_is_fitted(estimator)
     estimator = shallow_copy(estimator)  # what validation and encoding may keep stays out of it
@@ -274,18 +285,19 @@ def _of_estimator(estimator, X, y):
     return _dense(X), target, Theta, net
 
 
-def _dense(X):
+def _dense(X: Matrix) -> Array:
     return np.asarray(X.toarray() if sp.issparse(X) else X, np.float64)
 
 
 @functools.cache
-def _from_python(kernel):
+def _from_python(kernel: Callable[..., Any]) -> Any:
     """A kernel for kernels with a way in from Python, compiled when it is first called."""
     return njit(lambda *arguments: kernel(*arguments))
 
 
-def _feedforward(Theta, net, X):
-    z, a = [None], [X]
+def _feedforward(Theta: list[Array], net: Net, X: Array) -> tuple[list[Array | Any], list[Array]]:
+    z: list[Array | Any] = [None]
+    a = [X]
     for l, theta in enumerate(Theta):
         z.append(a[-1] @ theta[:, 1:].T + theta[:, 0])
         layer = z[-1].flatten()
@@ -296,7 +308,7 @@ def _feedforward(Theta, net, X):
     return z, a
 
 
-def _times_slope(net, l, dC_da, z, a):
+def _times_slope(net: Net, l: int, dC_da: Array, z: Array, a: Array) -> Array:
     """dC/dz of the units whose activation function is number ``l``."""
     d = dC_da.flatten()
     layer = net.layers[l]
@@ -306,7 +318,7 @@ def _times_slope(net, l, dC_da, z, a):
     return d.reshape(a.shape)
 
 
-def _output_error(net, z, a, target):
+def _output_error(net: Net, z: Array, a: Array, target: Array) -> tuple[Array, Array, Array]:
     """C ``(n,)``, dC/da and dC/dz of the output layer."""
     n, width = a.shape
     constants = net.loss_constants.copy()
@@ -319,6 +331,7 @@ def _output_error(net, z, a, target):
     elif net.loss == CROSS_ENTROPY:
         of_kernel = target.argmax(axis=1).astype(np.float64)
         target = target * (1 - smoothing) + smoothing / width
+    dC_da: Array
     C, dC_da, dC_dz = np.empty(n), np.empty(a.size), np.empty(a.size)
     row_losses = _from_python(losses.row_losses)
     row_losses(net.loss, constants, C, dC_da, a.ravel(), of_kernel, width)
@@ -337,16 +350,16 @@ def _output_error(net, z, a, target):
     return C, dC_da, _times_slope(net, len(net.layers) - 1, dC_da, z, a)
 
 
-def _quotient(part, whole):
+def _quotient(part: Array, whole: Array) -> Array:
     """part / whole, 0 where nothing is divided: a certain output may be right."""
     with np.errstate(divide="ignore"):
         return np.divide(part, whole, out=np.zeros_like(whole), where=part != 0)
 
 
-def _averages(result, sample_weight):
+def _averages(result: Backpropagation, sample_weight: Array | None) -> Backpropagation:
     """Averages over the examples; dC_dTheta is one already, and C and so on are weighted."""
 
-    def mean(values, weight):
+    def mean(values: Array | None, weight: Array | None) -> Any:
         if values is None:
             return None
         if sample_weight is None:
@@ -354,7 +367,7 @@ def _averages(result, sample_weight):
         values = values if weight is None else values * weight[:, None]
         return values.sum(axis=0) / sample_weight.sum()
 
-    def means(layers, weight=None):
+    def means(layers: list[Array] | None, weight: Array | None = None) -> Any:
         return None if layers is None else [mean(layer, weight) for layer in layers]
 
     return result._replace(

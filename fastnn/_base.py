@@ -1,18 +1,20 @@
 """What both estimators share: parameters, validation, fitted attributes. No numerics."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import functools
 import inspect
 import itertools
 import sys
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
-from types import SimpleNamespace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
@@ -22,9 +24,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _summary
 from ._activations import check_activations
-from ._callbacks import Followed, Report, Tasks, with_callbacks
-from ._checkpoint import description, is_of
-from ._examples import Arrays
+from ._callbacks import Followed, MemberReport, Report, Tasks, with_callbacks
+from ._checkpoint import Description, description, is_of
+from ._examples import Arrays, Examples
 from ._given_weights import checked_init, with_weights
 from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
 from ._loops import Progress, fit_lbfgs, fit_stochastic
@@ -37,13 +39,16 @@ from ._standardize import Standardization
 from ._state import shallow_copy
 from ._stream_examples import Streamed
 from ._streams import Stream
-from ._typing import Array, Attributes, Data, Weights
+from ._typing import Activation, Array, Attributes, Data, Matrix, Parameters, Warnings, Weights
 from ._validation import Validation, check_together, given_examples
 from .kernels.layout import empty_theta, flatten, shapes_of, starts_of, vector_behind, views
 
+if TYPE_CHECKING:
+    from ._targets import Targets
+
 
 @functools.cache
-def _defaults(estimator):
+def _defaults(estimator: type) -> dict[str, Any]:
     """The parameters of a constructor and their defaults."""
     parameters = inspect.signature(estimator).parameters
     return {name: parameter.default for name, parameter in parameters.items()}
@@ -53,7 +58,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
     """What the classifier and the regressor share: everything but the target."""
 
     _parameter_constraints = CONSTRAINTS
-    _continued = None  # of sparse X, see make_data; BaseTabular sets it
+    _continued: Array | None = None  # of sparse X, see make_data; BaseTabular sets it
     # The "?" of notebooks, and tooltips with the text on each parameter, which need a link: to the
     # page of the class that this one stands in for.
     _doc_link_module = "fastnn"
@@ -172,14 +177,14 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
 
     def _fit(
         self,
-        X,
-        y,
-        sample_weight,
-        incremental,
-        validation=(None, None, None),
-        held_out=None,
-        report=None,
-    ):
+        X: Data | Stream,
+        y: Data | None,
+        sample_weight: ArrayLike | None,
+        incremental: bool,
+        validation: tuple[Any, Any, Any] = (None, None, None),
+        held_out: Array | None = None,
+        report: Report | MemberReport | None = None,
+    ) -> Warnings:
         """Train, from the first check to the fitted attributes.
 
         Parameters
@@ -209,8 +214,16 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             return self._train(settings, first_pass, incremental, *arguments)
 
     def _train(
-        self, settings, first_pass, incremental, examples, given, validation, held_out, report
-    ):
+        self,
+        settings: Parameters,
+        first_pass: bool,
+        incremental: bool,
+        examples: Examples,
+        given: tuple[Any, Any, Any],
+        validation: tuple[Any, Any, Any],
+        held_out: Array | None,
+        report: Report | MemberReport | None,
+    ) -> Warnings:
         """``_fit`` from the first network on; parameters as there."""
         targets, dtype = examples.targets, examples.dtype
         if settings.lazy_update and not examples.is_sparse:
@@ -241,10 +254,12 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
+                assert isinstance(report, Report)  # members are trained by mini-batches
                 return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
             if given_val is not None:
                 held = given_examples(given_val, scaling, self._continued, *validation[:2])
             elif held_out is not None:
+                assert isinstance(examples, Arrays)  # the encoded table of BaseTabular
                 held = examples.hold(held_out)
             elif settings.early_stopping:
                 held = examples.set_aside(settings, rng)
@@ -260,11 +275,25 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             return fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks)
 
     @staticmethod
-    def _examples(X):
+    def _examples(X: Any) -> type[Examples]:
         """The class of the examples of X."""
         return Streamed if isinstance(X, Stream) else Arrays
 
-    def _settings(self):
+    @abstractmethod
+    def _learn_targets(
+        self, settings: Parameters, y: Matrix, goes_on: bool, incremental: bool
+    ) -> Targets:
+        """The kind of target, from y and from what is known of earlier calls."""
+
+    @abstractmethod
+    def _targets(self, settings: Any, n_outputs: int) -> Targets:
+        """The kind of target of a fitted estimator."""
+
+    @abstractmethod
+    def _encode_more(self, targets: Any, y: Matrix) -> Array:
+        """Targets of other examples, encoded as those of the training examples."""
+
+    def _settings(self) -> Parameters:
         """The parameters as they are now, checked: what training goes by to its end."""
         # Also those that a subclass has fixed and does not take.
         parameters = {
@@ -275,9 +304,13 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             self.get_params(deep=False) | parameters,
             type(self).__name__,
         )
-        return SimpleNamespace(**parameters)
+        settings = Parameters()
+        vars(settings).update(parameters)
+        return settings
 
-    def _network_settings(self, settings, targets, n_features):
+    def _network_settings(
+        self, settings: Parameters, targets: Targets, n_features: int
+    ) -> dict[str, Any]:
         """The arguments of ``make_net``, checked."""
         hidden = hidden_units(settings.hidden_layer_sizes)
         of_targets = targets.network()
@@ -291,7 +324,9 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             **of_targets,
         )
 
-    def _checked_validation(self, targets, validation, dtype):
+    def _checked_validation(
+        self, targets: Targets, validation: tuple[Any, Any, Any], dtype: DTypeLike
+    ) -> tuple[Matrix, Array, Array | None] | None:
         """X_val, encoded y_val and sample_weight_val; None if they were not given."""
         X, y, sample_weight = validation
         if X is None:
@@ -304,11 +339,19 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
-    def _begin(self, settings, network, dtype, first_pass, incremental, fit):
+    def _begin(
+        self,
+        settings: Parameters,
+        network: dict[str, Any],
+        dtype: DTypeLike,
+        first_pass: bool,
+        incremental: bool,
+        fit: Callable[[], Description],
+    ) -> tuple[Progress, np.random.RandomState]:
         """``Progress`` with the weights to begin with, and the random numbers of this fit."""
         rng = check_random_state(settings.random_state)
         # A copy that a callback was given in the middle of a fit is a checkpoint of it.
-        checkpoint = vars(self).pop("_progress", None)
+        checkpoint = self.__dict__.pop("_progress", None)
         if first_pass:
             theta = self._initialize(network["units"], network["out_activation"], dtype, rng)
             return Progress(theta, rng), rng
@@ -322,7 +365,9 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         checkpoint.theta = theta
         return checkpoint, rng
 
-    def _going_optimizer(self, settings, progress, incremental):
+    def _going_optimizer(
+        self, settings: Parameters, progress: Progress, incremental: bool
+    ) -> Optimizer:
         """The optimizer to go on with, or a new one where there is none of this solver."""
         theta = progress.theta
         optimizer = getattr(self, "_optimizer", None)
@@ -332,7 +377,9 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         optimizer.go_on(settings, theta)
         return optimizer
 
-    def _check_together(self, incremental, X_val, y_val, sample_weight_val):
+    def _check_together(
+        self, incremental: bool, X_val: Any, y_val: Any, sample_weight_val: Any
+    ) -> None:
         """Raise ValueError where what is given does not go together."""
         if self.early_stopping and incremental and self.solver != "lbfgs":
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -350,7 +397,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are not used by solver='lbfgs': leave them out.")
 
-    def _present_weights(self, units, dtype):
+    def _present_weights(self, units: list[int], dtype: DTypeLike) -> Array:
         """The flat parameters to go on with, if they are of layers of these sizes."""
         theta, present_units = self._network(dtype)
         if units != present_units:
@@ -363,12 +410,13 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             self.coefs_, self.intercepts_ = views(theta, units)
         return theta
 
-    def _check_dropout(self, n_hidden):
+    def _check_dropout(self, n_hidden: int) -> list[float]:
         """The rate of each hidden layer."""
-        rates = self.dropout
+        rates: Any = self.dropout
         if isinstance(rates, Real):
             rates = [rates] * n_hidden
-        if len(rates) != n_hidden or not all(isinstance(p, Real) and 0 <= p < 1 for p in rates):
+        in_range = [isinstance(p, Real) and 0 <= p < 1 for p in rates]  # type: ignore[operator]
+        if len(rates) != n_hidden or not all(in_range):
             raise ValueError(
                 "dropout must be a number in [0, 1), or a list with one for each of the "
                 f"{n_hidden} hidden layers, got {self.dropout!r}."
@@ -380,7 +428,13 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             )
         return [float(rate) for rate in rates]
 
-    def _initialize(self, units, out_activation, dtype, rng):
+    def _initialize(
+        self,
+        units: list[int],
+        out_activation: Activation,
+        dtype: DTypeLike,
+        rng: np.random.RandomState,
+    ) -> Array:
         """Set the initial weights and reset the fitted attributes."""
         n_weights = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(units))
         if n_weights > sys.maxsize // 8:
@@ -412,7 +466,9 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         self.coefs_, self.intercepts_ = coefs, intercepts  # another thread may predict by them
         return theta
 
-    def _standardization(self, examples, out_activation, first_pass):
+    def _standardization(
+        self, examples: Examples, out_activation: Activation, first_pass: bool
+    ) -> Standardization:
         """What to standardise in this fit, as far as it is wanted."""
         targets = getattr(self, "standardize_target", False)
         if targets and out_activation != "identity":
@@ -427,7 +483,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         return self._scaling
 
     @classmethod
-    def _own_parameters(cls):
+    def _own_parameters(cls) -> dict[str, Any]:
         """The parameters of fastnn's constructor and their defaults, whatever a subclass takes."""
         return _defaults(next(c for c in cls.__mro__ if c.__module__.startswith("fastnn.")))
 
@@ -456,7 +512,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             Theta[-1].flags.writeable = False
         return Theta
 
-    def summary(self):
+    def summary(self) -> str:
         """Describe the layers: units, activation functions, parameters, bytes.
 
         Returns
@@ -486,24 +542,32 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         """
         return _summary.text(self)
 
-    def _get_params_html(self, *args, **kwargs):
+    def _get_params_html(self, *args: Any, **kwargs: Any) -> Any:
         """The table of parameters, which scikit-learn shows in notebooks, below the network."""
         params = super()._get_params_html(*args, **kwargs)
         table = params._html_repr
         params._html_repr = lambda: _summary.as_html(self) + table()
         return params
 
-    def _tasks(self, settings, history, progress, given, incremental, fit):
+    def _tasks(
+        self,
+        settings: Parameters,
+        history: History,
+        progress: Progress,
+        given: tuple[Any, Any, Any],
+        incremental: bool,
+        fit: Callable[[], Description],
+    ) -> Tasks:
         """The fit and its epochs as scikit-learn's callbacks see them."""
         X, y, sample_weight = given
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         by_lbfgs = settings.solver == "lbfgs"
 
-        def publish():
+        def publish() -> None:
             for name, value in history.attributes(epochs=not by_lbfgs).items():
                 setattr(self, name, value)
 
-        def attributes():
+        def attributes() -> dict[str, Any]:
             """What makes a copy predict, and go on with this fit."""
             going_on = history.attributes(epochs=not by_lbfgs)
             if not by_lbfgs:
@@ -517,21 +581,21 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         called = not incremental
         return Tasks(self, name, most, publish, attributes, called, X=X, y=y, metadata=metadata)
 
-    def _fitted_copy(self, theta):
+    def _fitted_copy(self, theta: Array) -> Self:
         """A copy as it would be if training ended with theta."""
         twin = shallow_copy(self)
         for name, value in self._fitted_weights(theta).items():
             object.__setattr__(twin, name, value)  # a subclass may have its own
         return twin
 
-    def _fitted_weights(self, theta):
+    def _fitted_weights(self, theta: Array) -> dict[str, Any]:
         """A copy of what would be ``coefs_`` and ``intercepts_`` if training ended with theta."""
         units = self._units(self.coefs_, self.intercepts_)
         coefs, intercepts = views(theta.copy(), units)
         self._scaling.fold(coefs, intercepts)
         return {"coefs_": coefs, "intercepts_": intercepts}
 
-    def _network(self, dtype=None):
+    def _network(self, dtype: DTypeLike | None = None) -> tuple[Array, list[int]]:
         """The flat parameters behind ``coefs_``, and the units of each layer, the input first.
 
         A copy if ``coefs_`` were replaced, or are of another type than ``dtype``. What is returned
@@ -549,7 +613,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         # What was given stays where it is: the user may go on to write into it.
         return flatten(coefs, intercepts, dtype), units
 
-    def _units(self, coefs, intercepts):
+    def _units(self, coefs: list[Array], intercepts: list[Array]) -> list[int]:
         """Units of each layer, by weights that fit each other and what was fitted."""
         units = [len(coef) for coef in coefs] + [coefs[-1].shape[-1]]
         shapes = [coef.shape for coef in coefs], [intercept.shape for intercept in intercepts]
@@ -567,7 +631,7 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
             )
         return units
 
-    def _outputs(self, X):
+    def _outputs(self, X: Any) -> Array:
         """Outputs of the network for X, ``(n_samples, n_outputs)``."""
         X = checked_examples(self, X)
         theta, units = self._network()
@@ -587,14 +651,15 @@ class BaseMLP(Followed, BaseEstimator, Attributes, ABC):
         super().__setstate__(state)
         # What a version that saved the estimator had not yet.
         if hasattr(self, "coefs_"):
-            if getattr(self, "validation_scores_", None) is not None:
-                unknown = [np.nan] * len(self.validation_scores_)
-                vars(self).setdefault("validation_loss_curve_", unknown)
+            if (scores := getattr(self, "validation_scores_", None)) is not None:
+                unknown = [np.nan] * len(scores)
+                self.__dict__.setdefault("validation_loss_curve_", unknown)
             theta, units = self._network()
-            if vars(self).get("coefs_") is not None:  # a subclass may keep them elsewhere
-                vars(self)["coefs_"], vars(self)["intercepts_"] = views(theta, units)
+            kept = self.__dict__
+            if kept.get("coefs_") is not None:  # a subclass may keep them elsewhere
+                kept["coefs_"], kept["intercepts_"] = views(theta, units)
 
-    def _supports_partial_fit(self):
+    def _supports_partial_fit(self) -> bool:
         if self.solver == "lbfgs":
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "

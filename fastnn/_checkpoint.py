@@ -1,8 +1,16 @@
 """What a fit is of, so that a checkpoint goes on with that fit and no other."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import joblib
 
+from ._typing import Parameters
 from ._warn import warn
+
+if TYPE_CHECKING:
+    from ._loops import Progress
 
 # What decides which epochs are done already: another value makes another fit.
 _SETTINGS = (
@@ -15,7 +23,10 @@ _SETTINGS = (
 )
 
 
-def description(settings, **data):
+Description: TypeAlias = dict[str, str | None]
+
+
+def description(settings: Parameters, **data: Any) -> Description:
     """What a fit is of, in plain data: settings, and a digest of each array."""
     described = {name: repr(getattr(settings, name)) for name in _SETTINGS}
     if hasattr(settings.random_state, "get_state"):
@@ -24,7 +35,7 @@ def description(settings, **data):
     return described | digests
 
 
-def is_of(progress, fit):
+def is_of(progress: Progress, fit: Description) -> bool:
     """Whether a checkpoint is of this fit; a warning says what differs.
 
     Parameters

@@ -1,5 +1,7 @@
 """The classifier: labels in, probabilities out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
@@ -25,7 +27,18 @@ from ._parameters import (
     set_parameters,
 )
 from ._targets import Classes, Labels
-from ._typing import Activation, Array, ClassWeight, Data, Schedule, Scoring, Seed, Units, Weights
+from ._typing import (
+    Activation,
+    Array,
+    ClassWeight,
+    Data,
+    Matrix,
+    Schedule,
+    Scoring,
+    Seed,
+    Units,
+    Weights,
+)
 
 _MORE_PARAMETERS = """loss : {'log_loss', 'squared_error'}, default='log_loss'
         What is minimised.
@@ -256,8 +269,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             warnings += self._fit(X, y, sample_weight, incremental=True)
         return self
 
-    def _learn_targets(self, settings, y, goes_on, incremental):
-        """The kind of target, with the classes: those of y, or what is known of earlier calls."""
+    def _learn_targets(
+        self, settings: Any, y: Matrix, goes_on: bool, incremental: bool
+    ) -> Classes | Labels:
+        """As of ``BaseMLP``: the classes are those of y, or what is known of earlier calls."""
         target_type = checked_labels(y)
         is_new = not (goes_on and hasattr(self, "classes_"))
         if is_new:
@@ -275,12 +290,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         targets.decision_rule()
         return targets
 
-    def _targets(self, settings, n_outputs):
+    def _targets(self, settings: Any, n_outputs: int) -> Classes | Labels:
         if self._target_type == "multilabel-indicator":
             return Labels(settings, self.classes_, n_outputs)
         return Classes(settings, self.classes_)
 
-    def _check_classes(self, y, unknown, all_needed):
+    def _check_classes(self, y: Matrix, unknown: list[Any], all_needed: bool) -> None:
         classes = unique_labels(y)
         if all_needed and (unknown or len(classes) < len(self.classes_)):
             raise ValueError(
@@ -293,8 +308,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"`self.classes_` has {self.classes_}. 'y' has {classes}."
             )
 
-    def _encode_more(self, targets, y):
-        """Targets of other examples, encoded as those of the training examples."""
+    def _encode_more(self, targets: Any, y: Matrix) -> Array:
         checked_labels(y, "y_val")
         targets.check_kind(y, "y_val", "y")
         unknown = targets.unknown(y)

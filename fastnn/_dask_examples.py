@@ -14,15 +14,21 @@ added in the order of the groups, so that results depend on the number of groups
 only in rounding.
 """
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Self
 
 import dask
 import joblib
 import numpy as np
 import scipy.sparse as sp
 from dask.distributed import get_client, get_worker
+from numpy.typing import DTypeLike
 from sklearn.base import is_classifier
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
 from ._examples import Arrays
@@ -31,7 +37,12 @@ from ._network import make_data, operations_per_example, predict
 from ._standardize import scaler_of
 from ._threads import WORTH_A_THREAD
 from ._trainer import Trainer
-from .kernels.layout import empty_data, readonly, starts_of
+from ._typing import Array, Parameters
+from .kernels.layout import Data, Net, empty_data, readonly, starts_of
+from .kernels.rules import Rule
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
 
 # Workers that a group may lose in one step: then it is the group that kills them.
 MOST_LOST = 4
@@ -53,21 +64,21 @@ class Group:
     parts : list of (n, n_features) ndarray, or None for a partition without rows
     """
 
-    def __init__(self, dtype, number, parts):
+    def __init__(self, dtype: DTypeLike, number: int, parts: Sequence[Array | None]) -> None:
         self._number = number
-        parts = [part for part in parts if part is not None]
-        self._X = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        present = [part for part in parts if part is not None]
+        self._X = np.ascontiguousarray(present[0] if len(present) == 1 else np.concatenate(present))
         self._X = self._X.astype(dtype, copy=False)
 
-    def digest(self):
+    def digest(self) -> str:
         """What tells other rows from these."""
         return joblib.hash(self._X)
 
-    def scaler(self, scaler):
+    def scaler(self, scaler: StandardScaler | None) -> StandardScaler:
         """``scaler``, or a new one for None, which has gone on with these rows."""
         return scaler_of(self._X, scaler)
 
-    def hold(self, fields):
+    def hold(self, fields: dict[str, Any]) -> None:
         """Take the other fields of Data."""
         fields = {
             name: readonly(field) if hasattr(field, "flags") else field
@@ -75,11 +86,11 @@ class Group:
         }
         self._data = empty_data(self._X.dtype)._replace(X=readonly(self._X), **fields)
 
-    def know(self, net):
+    def know(self, net: Net) -> None:
         """Take the network; each group drops units of its own."""
         self._net = net._replace(seed=(net.seed + self._number) % 2**31)
 
-    def begin(self, batch_size, n_threads):
+    def begin(self, batch_size: int, n_threads: int | None) -> None:
         """Be ready for mini-batches of up to ``batch_size`` rows."""
         if n_threads is None:
             operations = operations_per_example(self._net.units) * batch_size
@@ -88,14 +99,14 @@ class Group:
         arguments = self._net, theta, self._data, min(batch_size, len(self._X)), max(1, n_threads)
         self._trainer = Trainer(*arguments)
 
-    def gradient(self, theta, rows, t):
+    def gradient(self, theta: Array, rows: Array | None, t: int) -> tuple[float, Array]:
         """Mean loss and gradient of these of its rows, None is all, in update number ``t``."""
         rows = np.arange(len(self._X)) if rows is None else rows
         self._trainer.updates = t - 1
         loss, _ = self._trainer.loss_and_gradient(theta, rows, 0.0)
         return loss, self._trainer.gradient
 
-    def outputs(self, theta, rows):
+    def outputs(self, theta: Array, rows: Array) -> Array:
         """Outputs of the network for these of its rows."""
         return predict(self._net, theta, self._data, rows.astype(np.int64))
 
@@ -117,9 +128,9 @@ class Rows:
     y, sample_weight : ndarray, all of them
     """
 
-    def __init__(self, estimator, X, y, sample_weight, reset):
+    def __init__(self, estimator: BaseMLP, X: Any, y: Any, sample_weight: Any, reset: bool) -> None:
         self._client = get_client()
-        partitions = [_partitions(X, "X"), _partitions(y, "y")]
+        partitions: list[list[Any]] = [_partitions(X, "X"), _partitions(y, "y")]
         partitions.append(
             [None] * len(partitions[0])
             if sample_weight is None
@@ -163,21 +174,22 @@ class Rows:
         kept = [g for g, size in enumerate(sizes) if size > 0]
         self._bounds = [(int(ends[g]) - sizes[g], int(ends[g])) for g in kept]
         self._delayed = [self._delayed[g] for g in kept]
-        self._net, self._told = None, [[] for _ in kept]
+        self._net: Net | None = None
+        self._told: list[list[tuple[str, tuple[Any, ...]]]] = [[] for _ in kept]
         self._futures = [self._start(g, pairs[of_all]) for g, of_all in enumerate(kept)]
         self._actors = [future.result() for future in self._futures]
-        self._lost = set()
+        self._lost: set[int] = set()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # What ``joblib.hash`` sees of it.
         return tuple, (self._call("digest", [()] * len(self._bounds)),)
 
-    def _start(self, g, pairs):
+    def _start(self, g: int, pairs: list[Any]) -> Any:
         """A future of group number ``g``, from the futures of its checked partitions."""
         parts = [self._client.submit(itemgetter(0), pair) for pair in pairs]
         return self._client.submit(Group, self.dtype, g, parts, actor=True, pure=False)
 
-    def _restart(self, g):
+    def _restart(self, g: int) -> None:
         """Make a group again, whose worker was lost: Dask computes its partitions once more."""
         self._lost.discard(g)
         self._futures[g] = self._start(g, self._client.compute(self._delayed[g]))
@@ -186,14 +198,14 @@ class Rows:
             if g not in self._lost:
                 self._ask(method, {g: arguments})
 
-    def _ask(self, method, arguments):
+    def _ask(self, method: str, arguments: dict[int, Any]) -> dict[int, Any]:
         """``{group: result}`` of a method, at once; groups that do not answer are lost."""
         futures = self._futures
 
-        async def answer(g):
+        async def answer(g: int) -> Any:
             return await getattr(self._actors[g], method)(*arguments[g])
 
-        async def answers():
+        async def answers() -> dict[int, asyncio.Task[Any]]:
             tasks = {g: asyncio.ensure_future(answer(g)) for g in arguments}
             pending = set(tasks.values())
             while pending:
@@ -210,7 +222,7 @@ class Rows:
                 results[g] = task.result()
         return results
 
-    def _call(self, method, arguments):
+    def _call(self, method: str, arguments: Sequence[Any]) -> list[Any]:
         """The result of a method of each group, or None where its arguments are None."""
         results = [None] * len(arguments)
         missing = [g for g, of_group in enumerate(arguments) if of_group is not None]
@@ -228,46 +240,46 @@ class Rows:
             "times in one step: their logs may say why. Perhaps they have too little memory."
         )
 
-    def _tell(self, method, arguments):
+    def _tell(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         """Call a method, now and of each group that takes the place of one that was lost."""
         self._call(method, arguments)
         for told, of_group in zip(self._told, arguments, strict=True):
             told.append((method, of_group))
 
-    def _know(self, net):
+    def _know(self, net: Net) -> None:
         if self._net is not net:
             self._net = net
             self._tell("know", [(net,)] * len(self._bounds))
 
-    def _shares(self, rows):
+    def _shares(self, rows: Array) -> Iterator[tuple[Array, Array]]:
         """The rows of each group among ``rows``, and where they are among them."""
         for first, last in self._bounds:
             at = np.flatnonzero((rows >= first) & (rows < last))
             yield (rows[at] - first).astype(np.min_scalar_type(last - first)), at
 
-    def scaler(self):
+    def scaler(self) -> StandardScaler:
         """A ``StandardScaler`` of all rows: it goes from group to group."""
         scaler = None
         for g in range(len(self._bounds)):
-            arguments = [None] * len(self._bounds)
+            arguments: list[Any] = [None] * len(self._bounds)
             arguments[g] = (scaler,)
             scaler = self._call("scaler", arguments)[g]
         return scaler
 
-    def hold(self, **fields):
+    def hold(self, **fields: Any) -> Self:
         """Send the fields of Data, but X, to where they belong, as ``make_data`` takes them."""
         here = make_data(np.empty((self.shape[0], 0), self.dtype), **fields)
         self.weights, self.weight_scale = here.weights, here.weight_scale
-        here = {name: field for name, field in here._asdict().items() if np.size(field) > 0}
-        del here["weight_scale"]
+        given = {name: field for name, field in here._asdict().items() if np.size(field) > 0}
+        del given["weight_scale"]
         of_groups = [
-            {name: here[name][first:last] if name in _OF_EXAMPLES else here[name] for name in here}
+            {name: a[first:last] if name in _OF_EXAMPLES else a for name, a in given.items()}
             for first, last in self._bounds
         ]
         self._tell("hold", [(of_group,) for of_group in of_groups])
         return self
 
-    def outputs(self, net, theta, rows):
+    def outputs(self, net: Net, theta: Array, rows: Array) -> Array:
         """Outputs of the network for ``rows``, ``(len(rows), n_outputs)``."""
         self._know(net)
         shares = list(self._shares(rows))
@@ -278,12 +290,12 @@ class Rows:
                 out[at] = outputs
         return out
 
-    def begin(self, net, batch_size, n_threads):
+    def begin(self, net: Net, batch_size: int, n_threads: int | None) -> None:
         """Be ready for ``gradient``."""
         self._know(net)
         self._tell("begin", [(batch_size, n_threads)] * len(self._bounds))
 
-    def gradient(self, theta, rows, t):
+    def gradient(self, theta: Array, rows: Array, t: int) -> tuple[float, float, Array]:
         """Weight, mean loss and gradient sum of the mini-batch ``rows`` in update number ``t``."""
         arguments, weights = [], []
         for (first, last), (mine, at) in zip(self._bounds, self._shares(rows), strict=True):
@@ -308,7 +320,15 @@ class RemoteTrainer(Trainer):
     rows : Rows
     """
 
-    def __init__(self, net, theta, rows, batch_size, n_threads=None, state=None):
+    def __init__(
+        self,
+        net: Net,
+        theta: Array,
+        rows: Rows,
+        batch_size: int,
+        n_threads: int | None = None,
+        state: Array | None = None,
+    ) -> None:
         # To the kernel a mini-batch is one example with its weight.
         self._weight = np.ones(1, theta.dtype)
         data = empty_data(theta.dtype)._replace(
@@ -320,9 +340,9 @@ class RemoteTrainer(Trainer):
         rows.begin(net, batch_size, n_threads)
         self._examples, self._size = rows, batch_size
 
-    def run_parts(self, parts, rule):
+    def run_parts(self, parts: Iterable[Array], rule: Rule) -> float:
         """Go through rows that come in parts; returns the mean loss before each update."""
-        total, rows = 0.0, np.concatenate(parts)
+        total, rows = 0.0, np.concatenate(list(parts))
         for first in range(0, len(rows), self._size):
             batch = rows[first : first + self._size]
             weight, loss, gradient = self._examples.gradient(self.theta, batch, self.updates + 1)
@@ -334,7 +354,7 @@ class RemoteTrainer(Trainer):
         return total / len(rows)
 
 
-def _partitions(collection, name):
+def _partitions(collection: Any, name: str) -> list[Any]:
     """The partitions of an array or a dataframe, each a delayed object."""
     if not dask.is_dask_collection(collection):
         raise TypeError(
@@ -347,13 +367,15 @@ def _partitions(collection, name):
     return collection.to_delayed()
 
 
-def in_rows(array):
+def in_rows(array: Any) -> Any:
     """A Dask array whose blocks hold whole rows."""
     whole = array.ndim < 2 or array.numblocks[1] == 1
     return array if whole else array.rechunk({1: -1})
 
 
-def _checked_partition(probe, number, X, y, sample_weight):
+def _checked_partition(
+    probe: BaseMLP, number: int, X: Any, y: Any, sample_weight: Any
+) -> tuple[Array | None, tuple[Array, Array | None, Any]]:
     """The rows of a partition, and what the client is to know: y, sample_weight, type of X.
 
     ``probe``: an estimator that knows the features of X.
@@ -378,24 +400,35 @@ class Distributed(Arrays):
 
     make_trainer = RemoteTrainer
 
-    def __init__(self, estimator, settings, X, y, sample_weight, first_pass, incremental):
+    def __init__(
+        self,
+        estimator: BaseMLP,
+        settings: Parameters,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        first_pass: bool,
+        incremental: bool,
+    ) -> None:
         rows = Rows(estimator, X, y, sample_weight, first_pass)
         arrays = rows, rows.y, rows.sample_weight
         super().__init__(estimator, settings, *arrays, first_pass, incremental)
 
     @staticmethod
-    def check(estimator, X, y, reset):
+    def check(estimator: BaseMLP, X: Rows, y: Array, reset: bool) -> tuple[Rows, Array]:
         return X, y  # each partition was checked where it is
 
-    def feature_scaler(self):
+    def feature_scaler(self) -> StandardScaler:
         return self._X.scaler()
 
     @staticmethod
-    def make_data(rows, **fields):
+    def make_data(rows: Rows, **fields: Any) -> Rows:
         return rows.hold(**fields)
 
     @staticmethod
-    def predict(net, theta, data, rows, n_threads=None):
+    def predict(
+        net: Net, theta: Array, data: Rows | Data, rows: Array, n_threads: int | None = None
+    ) -> Array:
         if isinstance(data, Rows):
             return data.outputs(net, theta, rows)
         return predict(net, theta, data, rows, n_threads)  # of validation examples from the client

@@ -1,7 +1,9 @@
 """Pictures of a fit: loss and validation score against the epoch."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+Curve: TypeAlias = Mapping[str, Sequence[float] | None]
 
 # Key of a curve, fitted attribute it is taken from, label, line style.
 KINDS = [
@@ -66,12 +70,12 @@ class LossCurveDisplay:
     iris: Best epoch
     """
 
-    ax_: "Axes"
-    score_ax_: "Axes | None"
-    figure_: "Figure"
-    lines_: "list[Line2D]"
+    ax_: Axes
+    score_ax_: Axes | None
+    figure_: Figure
+    lines_: list[Line2D]
 
-    def __init__(self, curves: Mapping[str, Mapping[str, Sequence[float] | None]]) -> None:
+    def __init__(self, curves: Mapping[str, Curve]) -> None:
         self.curves = curves
 
     @classmethod
@@ -80,7 +84,7 @@ class LossCurveDisplay:
         estimator: Any,
         *,
         name: str | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         log: bool = False,
         line_kw: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -135,7 +139,7 @@ class LossCurveDisplay:
         cls,
         estimators: Mapping[str, Any] | Sequence[Any],
         *,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         log: bool = False,
         line_kw: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -192,7 +196,7 @@ class LossCurveDisplay:
 
     def plot(
         self,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         *,
         log: bool = False,
         line_kw: Mapping[str, Any] | None = None,
@@ -235,16 +239,19 @@ class LossCurveDisplay:
 
         if ax is None:
             _, ax = plt.subplots()
-        self.ax_, self.figure_, self.score_ax_, self.lines_ = ax, ax.figure, None, []
+        figure: Any = ax.figure  # or a part of one
+        self.ax_, self.figure_, self.score_ax_, self.lines_ = ax, figure, None, []
         if any(_has(curve, "validation_scores") for curve in self.curves.values()):
             self.score_ax_ = ax.twinx()
             self.score_ax_.set_ylabel("Validation score")
             self.figure_.sca(ax)  # plt.title and such are to act on the losses, not on the twin
 
-        line_kw = normalize_kwargs(line_kw, Line2D)
-        colors, kinds = {}, {}  # of each name, and of each kind of curve a line: for the legend
+        normalized = normalize_kwargs({} if line_kw is None else dict(line_kw), Line2D)
+        # Of each name, and of each kind of curve a line: for the legend.
+        colors: dict[str, Any] = {}
+        kinds: dict[str, Line2D] = {}
         for name, curve in self.curves.items():
-            colors[name] = self._draw(name, curve, kinds, line_kw)
+            colors[name] = self._draw(name, curve, kinds, normalized)
 
         ax.set(xlabel="Epoch", ylabel="Loss")
         locator = ax.xaxis.get_major_locator()
@@ -275,19 +282,22 @@ class LossCurveDisplay:
         )
         return self
 
-    def _draw(self, name, curve, kinds, line_kw):
+    def _draw(
+        self, name: str, curve: Curve, kinds: dict[str, Line2D], line_kw: dict[str, Any]
+    ) -> Any:
         """Draw the curves of one estimator, and note each new kind; returns their colour."""
         color = None  # the next of the axes' cycle, then the same for all curves of this name
         for key, _, label, style in KINDS:
-            if not _has(curve, key):
+            values = curve.get(key)
+            if values is None or len(values) == 0:
                 continue
-            values = curve[key]
-            defaults = {
+            defaults: dict[str, Any] = {
                 "color": color,
                 "linestyle": style,
                 "marker": "o" if len(values) == 1 else None,  # a line of one point is none
             }
-            (line,) = (self.score_ax_ if key == "validation_scores" else self.ax_).plot(
+            ax: Any = self.score_ax_ if key == "validation_scores" else self.ax_
+            (line,) = ax.plot(
                 np.arange(1, len(values) + 1),
                 values,
                 label=f"{name}: {label}",
@@ -306,7 +316,7 @@ class LossCurveDisplay:
         return color
 
 
-def _legend_above(layers, handles, title):
+def _legend_above(layers: list[Axes], handles: list[Line2D], title: str | None) -> None:
     """Draw a legend in the first of the axes, which lie upon each other, above the curves of all.
 
     It takes as many columns as fit in, and the data limits make room for it: who adds a curve, or
@@ -334,14 +344,14 @@ def _legend_above(layers, handles, title):
             low = axes.dataLim.minposy
         low, high = scale.transform(np.array([low, high]))
         if np.isfinite(high - low):  # not if all are NaN
-            margin = axes.margins()[1]  # which the axes add at both ends
+            _, margin = axes.margins() or (0.0, 0.0)  # which the axes add at both ends
             below = (1 - part) * (1 + 2 * margin) - margin
             (top,) = scale.inverted().transform(np.array([low + (high - low) / below]))
             axes.update_datalim([(1, top)], updatex=False)
             axes.autoscale_view(scalex=False)
 
 
-def _model_in(estimator):
+def _model_in(estimator: Any) -> Any:
     """The model inside of pipelines and meta-estimators; the estimator itself, if it is none."""
     while True:
         if isinstance(estimator, Pipeline):
@@ -359,7 +369,7 @@ def _model_in(estimator):
         estimator = inner[0]
 
 
-def _curves(name, estimator):
+def _curves(name: str, estimator: Any) -> Curve:
     """The curves that a fitted estimator has kept."""
     estimator = _model_in(estimator)
     check_is_fitted(estimator)
@@ -381,12 +391,14 @@ def _curves(name, estimator):
     return {key: getattr(estimator, attribute, None) for key, attribute, _, _ in KINDS}
 
 
-def _has(curve, key):
-    return curve.get(key) is not None and len(curve[key]) > 0
+def _has(curve: Curve, key: str) -> bool:
+    values = curve.get(key)
+    return values is not None and len(values) > 0
 
 
-def _best_epoch(curve):
+def _best_epoch(curve: Curve) -> int | None:
     """The first epoch with the highest score, as early stopping takes it; NaN is never best."""
-    if not _has(curve, "validation_scores") or np.isnan(curve["validation_scores"]).all():
+    scores = curve.get("validation_scores")
+    if scores is None or np.isnan(scores).all():
         return None
-    return int(np.nanargmax(curve["validation_scores"])) + 1
+    return int(np.nanargmax(scores)) + 1

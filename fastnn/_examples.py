@@ -15,6 +15,11 @@ Those of a stream and of Dask have the same methods: _stream_examples, _dask_exa
     make_trainer, predict           ``Trainer`` and ``predict``, or what stands for them elsewhere
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
 import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import StandardScaler
@@ -23,10 +28,23 @@ from ._inputs import checked_data, checked_weight
 from ._network import make_data, predict
 from ._standardize import scaler_of
 from ._trainer import Trainer
+from ._typing import Array, Parameters
 from ._validation import a_part, held_part
+from .kernels.layout import Data
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
+    from ._standardize import Standardization
+    from ._stream_examples import Streamed
+    from ._targets import Targets
+    from ._validation import Held
 
 
-def in_codes(targets, loss):
+Shuffled: TypeAlias = Callable[[Array], None]
+Examples: TypeAlias = "Arrays | Streamed"
+
+
+def in_codes(targets: Targets, loss: str) -> bool:
     """Whether kernels take a class as its number, not as what each output should be."""
     return targets.kind == "binary" or loss == "cross_entropy"
 
@@ -45,10 +63,21 @@ class Arrays:
         Whether it is ``partial_fit``.
     """
 
-    check, make_data = staticmethod(checked_data), staticmethod(make_data)
-    make_trainer, predict = Trainer, staticmethod(predict)
+    check: Callable[..., tuple[Any, Any]] = staticmethod(checked_data)
+    make_data: Callable[..., Any] = staticmethod(make_data)
+    make_trainer: Callable[..., Trainer] = Trainer
+    predict: Callable[..., Array] = staticmethod(predict)
 
-    def __init__(self, estimator, settings, X, y, sample_weight, first_pass, incremental):
+    def __init__(
+        self,
+        estimator: BaseMLP,
+        settings: Parameters,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        first_pass: bool,
+        incremental: bool,
+    ) -> None:
         self._given_X, self._incremental = X, incremental
         self._continued = estimator._continued
         self._X, self._y = self.check(estimator, X, y, reset=first_pass)
@@ -62,16 +91,16 @@ class Arrays:
         self.described = {"X": self._X, "y": self._target, "sample_weight": self._weight}
         self._order = np.arange(self.n)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
-    def feature_scaler(self):
+    def feature_scaler(self) -> StandardScaler:
         return scaler_of(self._X)
 
-    def target_scaler(self):
+    def target_scaler(self) -> StandardScaler:
         return StandardScaler().fit(self._target.reshape(self.n, -1))
 
-    def prepare(self, scaling, loss):
+    def prepare(self, scaling: Standardization, loss: str) -> None:
         self._target, targets = scaling.of_targets(self._target), self.targets
         as_codes = in_codes(targets, loss)
         self._data = self.make_data(
@@ -83,7 +112,7 @@ class Arrays:
             weights=targets.training_weight(self._weight, self._target, self._incremental),
         )
 
-    def set_aside(self, settings, rng):
+    def set_aside(self, settings: Parameters, rng: np.random.RandomState) -> Held:
         given = self._given_X, self._y
         rows, held = a_part(
             settings, self.targets, self._data, self._target, self._weight, *given, rng
@@ -91,26 +120,26 @@ class Arrays:
         self._order, self.n = rows.copy(), len(rows)
         return held
 
-    def hold(self, rows):
+    def hold(self, rows: Array) -> Held:
         """Set these rows aside."""
         self._order = np.setdiff1d(self._order, rows, assume_unique=True)
         self.n = len(self._order)
         weight = None if self._weight is None else self._weight[rows]
         return held_part(self._data, rows, self._target[rows], weight, None, None)
 
-    def data(self, batch_size):
+    def data(self, batch_size: int) -> Data:
         return self._data
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         pass
 
-    def skip(self, shuffled):
+    def skip(self, shuffled: Shuffled) -> None:
         """Do what ``epoch`` does with the order, for an epoch that was trained already."""
         shuffled(self._order)
 
-    def epoch(self, shuffled):
+    def epoch(self, shuffled: Shuffled) -> Iterable[Array]:
         shuffled(self._order)
         return [self._order]

@@ -1,6 +1,10 @@
 """Networks of scikit-learn's own classes, there and back, and the types that skops has to trust."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,8 +24,12 @@ from ._optimizer import Optimizer
 from ._regressor import MLPRegressor
 from ._standardize import Standardization
 from ._tabular import TabularClassifier, TabularRegressor
+from ._typing import Array, Parameters
 from .kernels.layout import flatten, views
 from .kernels.rules import ADAM, NESTEROV, SGD
+
+if TYPE_CHECKING:
+    from sklearn import neural_network
 
 # Parameters that scikit-learn has not, and need not have: they are for speed, have done their work,
 # are in the weights or the output activation, or belong to a loss or solver that is refused itself.
@@ -43,7 +51,11 @@ _LEARNT = "n_features_in_", "feature_names_in_", "n_layers_", "n_outputs_", "out
 _HISTORY = [name for name in History.ATTRIBUTES.values() if name[0] != "_"]
 
 
-def to_sklearn(model, **params):
+@overload
+def to_sklearn(model: MLPClassifier, **params: Any) -> neural_network.MLPClassifier: ...
+@overload
+def to_sklearn(model: MLPRegressor, **params: Any) -> neural_network.MLPRegressor: ...
+def to_sklearn(model: BaseMLP, **params: Any) -> Any:
     """Make the same fitted network as an estimator of scikit-learn's own class.
 
     It predicts the same, to rounding, and ``partial_fit`` goes on with the state of the optimizer.
@@ -127,7 +139,7 @@ def to_sklearn(model, **params):
     return other
 
 
-def _check_holds(model, settings, make, shared):
+def _check_holds(model: Any, settings: Any, make: Any, shared: dict[str, Any]) -> None:
     """Raise ValueError for all that an estimator of ``make`` cannot hold."""
     lacking, own = [], model._own_parameters()
     for name, value in vars(settings).items():
@@ -166,7 +178,7 @@ def _check_holds(model, settings, make, shared):
         )
 
 
-def _label_binarizer(model):
+def _label_binarizer(model: MLPClassifier) -> LabelBinarizer:
     """A fitted ``LabelBinarizer``, by which scikit-learn knows the kind of target."""
     if model._target_type != "multilabel-indicator":
         return LabelBinarizer().fit(model.classes_)
@@ -174,16 +186,18 @@ def _label_binarizer(model):
     return LabelBinarizer().fit(sp.csr_array(labels) if model._labels_are_sparse else labels)
 
 
-def _is_standardized(model):
+def _is_standardized(model: BaseMLP) -> bool:
     scaling = getattr(model, "_scaling", None)
     return scaling is not None and not (scaling.features is None and scaling.targets is None)
 
 
-def _sklearns_optimizer(optimizer, settings, units, theta):
+def _sklearns_optimizer(
+    optimizer: Optimizer, settings: Parameters, units: Sequence[int], theta: Array
+) -> Any:
     """scikit-learn's optimizer with the state of ours."""
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-    def as_params(vector):
+    def as_params(vector: Array) -> list[Array]:
         coefs, intercepts = views(vector, units)
         return coefs + intercepts
 
@@ -211,7 +225,13 @@ def _sklearns_optimizer(optimizer, settings, units, theta):
     return other
 
 
-def from_sklearn(model):
+@overload
+def from_sklearn(model: neural_network.MLPClassifier) -> MLPClassifier: ...
+@overload
+def from_sklearn(  # type: ignore[overload-cannot-match]  # but where scikit-learn has types
+    model: neural_network.MLPRegressor,
+) -> MLPRegressor: ...
+def from_sklearn(model: Any) -> MLPClassifier | MLPRegressor:
     """Make the same fitted network as a fastnn estimator, from one of scikit-learn's own class.
 
     It predicts the same, to rounding, and ``partial_fit`` goes on with the state of the optimizer.
@@ -279,7 +299,7 @@ def from_sklearn(model):
     return estimator
 
 
-def _history(model):
+def _history(model: Any) -> dict[str, Any]:
     """What scikit-learn's estimator has to say of its training, as ours has it."""
     fields = {
         field: copy.copy(getattr(model, name))
@@ -294,12 +314,13 @@ def _history(model):
     return shown | {"t_": history.t}
 
 
-def _own_optimizer(other, settings, theta):
+def _own_optimizer(other: Any, settings: BaseMLP, theta: Array) -> Optimizer:
     """Our optimizer with the state of scikit-learn's."""
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
 
     optimizer = Optimizer(settings, theta.size, theta.dtype)
-    schedule = settings.learning_rate
+    slots: tuple[Any, ...]
+    schedule: Any = settings.learning_rate
     if isinstance(other, AdamOptimizer):
         optimizer.code, optimizer.t, slots = ADAM, other.t, (other.ms, other.vs)
         optimizer.learning_rate = float(other.learning_rate_init)
@@ -312,7 +333,7 @@ def _own_optimizer(other, settings, theta):
     return optimizer
 
 
-def skops_types():
+def skops_types() -> list[str]:
     """Name the types that skops has to trust to load what fastnn has saved.
 
     Returns

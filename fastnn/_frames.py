@@ -5,21 +5,27 @@ that are text, or None where one is missing. Frames of pandas, polars and pyarro
 on paper are the same from here on.
 """
 
+from __future__ import annotations
+
 import re
 from numbers import Number
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import DTypeLike
+from sklearn.base import BaseEstimator
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import validate_data
 
 from ._inputs import TIME_DTYPES, TIME_TYPES, as_table, is_missing
+from ._typing import Array, Matrix
 
 # What pandas, polars and pyarrow call the types of categories, also of those that are numbers.
 _CATEGORY_DTYPES = re.compile("category|Categorical|Enum|dictionary")
 
 
-def checked_columns(estimator, X, reset):
+def checked_columns(estimator: BaseEstimator, X: Any, reset: bool) -> tuple[list[Array], list[Any]]:
     """The columns of a table, and their names, or an error that names the column.
 
     Parameters
@@ -61,7 +67,7 @@ def checked_columns(estimator, X, reset):
     return [_read(*pair) for pair in pairs], [name for name, _ in pairs]
 
 
-def _read(name, column):
+def _read(name: Any, column: Any) -> Array:
     """One column in one of the two forms."""
     dtype = str(getattr(column, "dtype", getattr(column, "type", None)))
     # NumPy would take the first category for what is missing in a dictionary of pyarrow.
@@ -90,12 +96,12 @@ def _read(name, column):
     return np.array([distinct[value] for value in values], object)
 
 
-def _text(value):
+def _text(value: object) -> str:
     """A category as text: 1 and, where others of the column are missing, 1.0 are the same one."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _finite(name, numbers):
+def _finite(name: Any, numbers: Array) -> Array:
     if np.isinf(numbers).any():
         raise ValueError(
             f"X must be finite numbers or missing (NaN), but column {name!r} holds "
@@ -104,7 +110,7 @@ def _finite(name, numbers):
     return numbers
 
 
-def _neither(name, what):
+def _neither(name: Any, what: str) -> str:
     return (
         f"X must be numbers or categories, but column {name!r} {what}. Leave it out, or turn it "
         "into numbers: dates into days, for example."
@@ -148,11 +154,11 @@ class FrameEncoder:
     WORTH = 5  # an entry takes the time of four numbers of dense rows, to 128 units
     N_FREQUENCIES, MOST_FREQUENCY = 8, 0.5
 
-    def __init__(self, embedding, n_bins, height, dtype):
+    def __init__(self, embedding: str | None, n_bins: int, height: float, dtype: DTypeLike) -> None:
         self.embedding, self.n_bins, self.height = embedding, n_bins, height
         self.dtype = np.dtype(dtype).name
 
-    def fit(self, columns, weight, rng):
+    def fit(self, columns: list[Array], weight: Array | None, rng: np.random.RandomState) -> Self:
         """Learn what encoding needs.
 
         Parameters
@@ -184,7 +190,7 @@ class FrameEncoder:
             shape = len(numbers), self.N_FREQUENCIES
             self.frequencies = rng.normal(0, self.MOST_FREQUENCY, shape)
             self.phases = rng.uniform(0, 1, shape)
-        self.one_hot = None
+        self.one_hot: Any = None
         if categories:
             self.one_hot = OneHotEncoder(handle_unknown="ignore", dtype=self.dtype)
             self.one_hot.fit(np.column_stack(categories))
@@ -204,7 +210,7 @@ class FrameEncoder:
             first += n
         return self
 
-    def _knots(self, z, weight):
+    def _knots(self, z: Array, weight: Array | None) -> Array:
         if self.embedding != "piecewise_linear":
             return np.zeros(0)
         knots = np.unique(z)
@@ -213,17 +219,17 @@ class FrameEncoder:
         # Of two values the standardised number itself says everything.
         return knots if len(knots) > 2 else np.zeros(0)
 
-    def _split(self, columns):
+    def _split(self, columns: list[Array]) -> tuple[Array, list[Array]]:
         """Numbers, (n_numbers, n), and a list of the categories."""
         categories = [c for c, chosen in zip(columns, self.is_category, strict=True) if chosen]
         numbers = [c for c, other in zip(columns, self.is_category, strict=True) if not other]
         return np.array(numbers), categories
 
-    def _standardize(self, x, j):
+    def _standardize(self, x: Array, j: int) -> Array:
         with np.errstate(over="ignore"):
             return np.clip((x / 2 - self.centre[j] / 2) / self.scale[j], -1e150, 1e150)
 
-    def transform(self, columns, names):
+    def transform(self, columns: list[Array], names: list[Any]) -> Matrix:
         """The inputs of a network for a table.
 
         Parameters
@@ -253,7 +259,7 @@ class FrameEncoder:
         blocks = [block.toarray() if sp.issparse(block) else block for block in blocks]
         return np.ascontiguousarray(np.hstack(blocks))
 
-    def _blocks(self, numbers, categories):
+    def _blocks(self, numbers: Array, categories: list[Array]) -> list[Matrix]:
         """Blocks of columns, dense or CSR."""
         blocks = []
         if len(numbers):
@@ -272,7 +278,7 @@ class FrameEncoder:
             blocks.append(sp.csr_array(self.one_hot.transform(np.column_stack(categories))))
         return blocks
 
-    def _bins(self, z, missing):
+    def _bins(self, z: Array, missing: Array) -> Matrix:
         """How far each number has gone through each of its bins, from -1/2 to 1/2."""
         n_inputs, blocks, entries = 0, [np.zeros((len(z), 0))], []
         for j, knots in enumerate(self.knots):
@@ -292,6 +298,6 @@ class FrameEncoder:
         return np.hstack(blocks).astype(self.dtype)
 
 
-def _quantiles(x, levels, weight):
+def _quantiles(x: Array, levels: Any, weight: Array | None) -> Any:
     """Weighted quantiles; an example of weight 2 counts as two of weight 1."""
     return np.quantile(x, levels, method="inverted_cdf", weights=weight)

@@ -1,20 +1,33 @@
 """Weights that the user gives: to start from (``init``) or to have at once (``from_weights``)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 
 from ._activations import check_activations
 from ._inputs import hidden_units
 from ._targets import checked_quantiles
+from ._typing import Array, Estimator, Weights
 from .kernels.layout import flatten, shapes_of, views
 
 
-def with_weights(make, params, coefs, intercepts, classes=None):
+def with_weights(
+    make: type[Estimator],
+    params: dict[str, Any],
+    coefs: Weights,
+    intercepts: Weights,
+    classes: ArrayLike | None = None,
+) -> Estimator:
     """``make(**params)`` as if a fit had ended with these weights; see ``from_weights``."""
-    coefs, intercepts = _checked(coefs, intercepts)
-    units = [len(coefs[0]), *(len(b) for b in intercepts)]
+    checked = _checked(coefs, intercepts)
+    units = [len(checked[0][0]), *map(len, checked[1])]
     hidden = tuple(units[1:-1])
-    estimator = make(**params)
+    estimator: Any = make(**params)  # of either class
     if "hidden_layer_sizes" in set(estimator.get_params(deep=False)) - set(params):
         estimator.hidden_layer_sizes = hidden  # of a subclass, its parameters may fix them
     estimator._validate_params()
@@ -34,8 +47,8 @@ def with_weights(make, params, coefs, intercepts, classes=None):
     if out_activation is None or "step" not in (out_activation, out_activation[0]):
         out_activation = estimator._targets(estimator, units[-1]).network()["out_activation"]
     check_activations(estimator.activation, len(hidden), out_activation)
-    single = all(array.dtype == np.float32 for array in [*coefs, *intercepts])
-    theta = flatten(coefs, intercepts, np.float32 if single else np.float64)
+    single = all(array.dtype == np.float32 for arrays in checked for array in arrays)
+    theta = flatten(*checked, np.float32 if single else np.float64)
     estimator.coefs_, estimator.intercepts_ = views(theta, units)
     estimator.n_iter_ = estimator.t_ = 0
     estimator.n_layers_ = len(units)
@@ -45,9 +58,10 @@ def with_weights(make, params, coefs, intercepts, classes=None):
     return estimator
 
 
-def _checked(coefs, intercepts):
+def _checked(given_coefs: Weights, given_intercepts: Weights) -> tuple[list[Array], list[Array]]:
     """Both as lists of arrays whose shapes follow on from each other."""
-    coefs, intercepts = [np.asarray(W) for W in coefs], [np.asarray(b) for b in intercepts]
+    coefs = [np.asarray(W) for W in given_coefs]
+    intercepts = [np.asarray(b) for b in given_intercepts]
     if len(coefs) != len(intercepts) or not coefs:
         raise ValueError(
             "coefs and intercepts must have one array for each layer, at least one: got "
@@ -72,7 +86,7 @@ def _checked(coefs, intercepts):
     return coefs, intercepts
 
 
-def _learn_classes(estimator, n_outputs, classes):
+def _learn_classes(estimator: Any, n_outputs: int, classes: ArrayLike | None) -> None:
     """Set what an earlier fit would have learnt of y."""
     softmax = estimator.out_activation in (None, "softmax")
     if n_outputs == 1:
@@ -95,7 +109,9 @@ def _learn_classes(estimator, n_outputs, classes):
     estimator.classes_, estimator._target_type = classes, target_type
 
 
-def checked_init(init, units):
+def checked_init(
+    init: tuple[Weights, Weights], units: Sequence[int]
+) -> tuple[list[Array], list[Array]]:
     """Check ``init=(coefs, intercepts)`` for layers of the sizes ``units``."""
     try:
         coefs, intercepts = ([np.asarray(a, np.float64) for a in arrays] for arrays in init)

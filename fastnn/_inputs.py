@@ -1,14 +1,19 @@
 """What users give: as the kernels take it, or an error that says what came and what is allowed."""
 
+from __future__ import annotations
+
 import contextlib
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, time, timedelta
 from numbers import Integral, Number
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import is_classifier
+from numpy.typing import ArrayLike, DTypeLike
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
@@ -19,6 +24,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._typing import Array, Matrix, Units
+
 # What NumPy, pandas, polars and pyarrow call the types of dates, times and durations, and what they
 # are among objects.
 TIME_TYPES = np.datetime64, np.timedelta64, date, time, timedelta
@@ -27,7 +34,7 @@ TIME_DTYPES = re.compile(
 )
 
 
-def hidden_units(hidden_layer_sizes):
+def hidden_units(hidden_layer_sizes: Units) -> list[int]:
     """The sizes as a list of int."""
     sizes = hidden_layer_sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
@@ -41,7 +48,7 @@ def hidden_units(hidden_layer_sizes):
     return [int(size) for size in sizes]
 
 
-def as_table(X):
+def as_table(X: Any) -> Any:
     """A RecordBatch of pyarrow as a Table, whose column names scikit-learn reads."""
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None and isinstance(X, pyarrow.RecordBatch):
@@ -49,7 +56,7 @@ def as_table(X):
     return X
 
 
-def checked_data(estimator, X, y, reset):
+def checked_data(estimator: BaseEstimator, X: Any, y: Any, reset: bool) -> tuple[Matrix, Matrix]:
     """X and y of a fit, X in C order or canonical CSR, in float32 or float64.
 
     Parameters
@@ -80,7 +87,7 @@ def checked_data(estimator, X, y, reset):
     return _canonical(X), _as_target(y, numeric)
 
 
-def checked_target(estimator, y):
+def checked_target(estimator: BaseEstimator, y: Any) -> Matrix:
     """y of a fit, where X is checked elsewhere."""
     if y is None:
         raise ValueError(
@@ -98,12 +105,12 @@ def checked_target(estimator, y):
     return _as_target(y, numeric)
 
 
-def _as_numbers(y):
+def _as_numbers(y: Matrix) -> Matrix:
     """Objects and text that are numbers as such."""
     return y.astype(np.float64) if y.dtype.kind in "USO" else y
 
 
-def _as_target(y, numeric):
+def _as_target(y: Matrix, numeric: bool) -> Matrix:
     """y dense unless it is a matrix of labels, and one column as a vector."""
     if sp.issparse(y) and (numeric or y.shape[1] == 1):
         y = y.toarray()
@@ -114,7 +121,7 @@ def _as_target(y, numeric):
     return y
 
 
-def checked_examples(estimator, X):
+def checked_examples(estimator: BaseEstimator, X: Any) -> Matrix:
     """X of a prediction, in C order or canonical CSR, in float32 or float64."""
     if _needs_no_validation(estimator, X):
         return X
@@ -133,7 +140,7 @@ def checked_examples(estimator, X):
     return _canonical(X)
 
 
-def checked_labels(y, name="y"):
+def checked_labels(y: Matrix, name: str = "y") -> str:
     """What scikit-learn calls the type of a target, or an error if it is none of labels.
 
     Parameters
@@ -184,7 +191,7 @@ def checked_labels(y, name="y"):
     return target_type
 
 
-def checked_weight(sample_weight, X):
+def checked_weight(sample_weight: ArrayLike | None, X: Matrix) -> Array | None:
     """Weight of each example as a vector of float64, or None."""
     if sample_weight is None:
         return None
@@ -193,7 +200,7 @@ def checked_weight(sample_weight, X):
     return weight
 
 
-def checked_weight_of_part(sample_weight, X):
+def checked_weight_of_part(sample_weight: ArrayLike | None, X: Matrix) -> Array | None:
     """``checked_weight`` of some of the examples, whose weights may all be 0."""
     if sample_weight is None:
         return None
@@ -205,12 +212,12 @@ def checked_weight_of_part(sample_weight, X):
     return weight
 
 
-def refuse_no_weight(total):
+def refuse_no_weight(total: float) -> None:
     if total == 0:
         raise ValueError("sample_weight must not add up to zero: no mean of the loss would exist.")
 
 
-def scaled_weight(weight, dtype):
+def scaled_weight(weight: Array | None, dtype: DTypeLike) -> tuple[Array | Any, float]:
     """Weights times a power of two, by which the largest is in [1, 2), and that power.
 
     Otherwise float32 would make zero or infinity of them, or of their products with gradients.
@@ -221,13 +228,13 @@ def scaled_weight(weight, dtype):
     return (weight * scale).astype(dtype), scale
 
 
-def weight_scale(largest):
+def weight_scale(largest: float) -> float:
     """The power of two by which the largest weight is in [1, 2)."""
     exponent = int(np.frexp(largest)[1])
     return float(np.ldexp(1.0, min(1 - exponent, 1021)))
 
 
-def _needs_no_validation(estimator, X):
+def _needs_no_validation(estimator: BaseEstimator, X: Any) -> bool:
     """Whether validation would give X back as it is, without a warning.
 
     It takes most of the time that a few rows take to predict.
@@ -240,7 +247,7 @@ def _needs_no_validation(estimator, X):
     )
 
 
-def has_plain_form(X, n_features):
+def has_plain_form(X: Any, n_features: int | None) -> bool:
     """Whether X is an array of numbers as kernels take them, with so many columns."""
     return (
         type(X) is np.ndarray
@@ -252,7 +259,7 @@ def has_plain_form(X, n_features):
     )
 
 
-def is_plain(X, n_features):
+def is_plain(X: Any, n_features: int | None) -> bool:
     """``has_plain_form``, and of finite numbers."""
     if not has_plain_form(X, n_features):
         return False
@@ -262,7 +269,7 @@ def is_plain(X, n_features):
         return bool(np.isfinite(X.sum()))  # a sum that overflows is left to the validation
 
 
-def _columns(array):
+def _columns(array: Any) -> tuple[Sequence[Any], Sequence[Any]]:
     """Names and types of the columns of a table, one of each for anything else.
 
     Of categories the type is that of what they are.
@@ -277,7 +284,7 @@ def _columns(array):
     return names, [getattr(getattr(t, "categories", None), "dtype", t) for t in types]
 
 
-def _refuse_times(name, array):
+def _refuse_times(name: str, array: Any) -> None:
     """Raise ValueError for dates, times and durations, which validation may take for numbers."""
     if isinstance(array, (list, tuple)):
         try:
@@ -295,7 +302,7 @@ def _refuse_times(name, array):
 
 
 @contextlib.contextmanager
-def _naming(X, y=None, numeric=False):
+def _naming(X: Any, y: Any = None, numeric: bool = False) -> Iterator[None]:
     """A block that validates X and y: an error names the column of what is no number.
 
     Or of labels the row that has none.
@@ -314,7 +321,7 @@ def _naming(X, y=None, numeric=False):
         raise
 
 
-def _refuse_missing(y, name, cause=None):
+def _refuse_missing(y: Any, name: str, cause: Exception | None = None) -> None:
     """Raise ValueError where labels are objects, and one of them is missing."""
     if sp.issparse(y) or _first(y, is_missing) is None:
         return
@@ -325,7 +332,7 @@ def _refuse_missing(y, name, cause=None):
     ) from cause
 
 
-def _no_numbers(name, column, what):
+def _no_numbers(name: str, column: object, what: str) -> str:
     where = f"column {column!r} " if column not in (None, "") else ""
     return (
         f"{name} must be numbers, but {where}{what}. Turn it into numbers: dates into days, for "
@@ -333,7 +340,7 @@ def _no_numbers(name, column, what):
     )
 
 
-def _first(array, is_wanted):
+def _first(array: Any, is_wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
     """Column and value of the first that is wanted in an array of objects or text, or None."""
     try:
         values = np.asarray(array)
@@ -352,7 +359,7 @@ def _first(array, is_wanted):
     return None
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):
@@ -360,14 +367,14 @@ def _is_number(value):
     return True
 
 
-def is_missing(value):
+def is_missing(value: Any) -> bool:
     """Whether a value among objects is None, NaN or the NA of pandas."""
     if value is None or type(value).__name__ == "NAType":
         return True
     return np.ndim(value) == 0 and bool(value != value)
 
 
-def _canonical(X):
+def _canonical(X: Matrix) -> Matrix:
     """CSR with ascending, unique column indices (a copy if need be), or X itself if dense."""
     if not sp.issparse(X):
         return X

@@ -3,19 +3,33 @@
 Estimators hand over plain data and are told of each epoch by ``tasks``; nothing here knows them.
 """
 
+from __future__ import annotations
+
 import ctypes
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from ._averaging import WeightAverage
 from ._monitor import non_finite_weights, out_of_time, overflow
+from ._typing import Array, Parameters, Warnings
 from ._warn import warn
+from .kernels.layout import Net
 from .kernels.shuffle import shuffle
 
-INTERRUPTED = "Training interrupted by user.", UserWarning
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+    from ._callbacks import Report, Tasks
+    from ._checkpoint import Description
+    from ._examples import Examples
+    from ._monitor import History, Monitor
+
+INTERRUPTED: tuple[str, type[Warning]] = "Training interrupted by user.", UserWarning
 
 
 class Progress:
@@ -31,18 +45,27 @@ class Progress:
         As it is before the fit draws from it: the rest of its numbers are drawn again.
     """
 
-    fit = None  # what it is of, see _checkpoint.description; older versions saved none
+    # What it is of, see _checkpoint.description; older versions saved none.
+    fit: Description | None = None
 
-    def __init__(self, theta, rng):
+    def __init__(self, theta: Array, rng: np.random.RandomState) -> None:
         self.theta = theta
         self.rng_state = rng.get_state(legacy=False)
         self.n_epochs = 0
         self.stopped = False
-        self.best_theta = None
-        self.average = None
+        self.best_theta: Array | None = None
+        self.average: WeightAverage | None = None
 
 
-def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
+def fit_stochastic(
+    settings: Parameters,
+    net: Net,
+    examples: Examples,
+    monitor: Monitor,
+    rng: np.random.RandomState,
+    incremental: bool,
+    tasks: Tasks,
+) -> Warnings:
     """Train ``monitor.progress.theta`` in place by mini-batches.
 
     Parameters
@@ -67,11 +90,12 @@ def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
     batch_size = _batch_size(settings.batch_size, examples.n)
     data = examples.data(batch_size)
     history, optimizer, progress = monitor.history, monitor.optimizer, monitor.progress
-    theta, warnings = progress.theta, []
+    theta = progress.theta
+    warnings: Warnings = []
     if settings.weight_average is not None and progress.average is None:
         progress.average = WeightAverage(settings.weight_average)
 
-    def shuffled(order):
+    def shuffled(order: Array) -> None:
         if settings.shuffle:
             _shuffle(order, rng, theta.dtype)
 
@@ -132,7 +156,7 @@ def fit_stochastic(settings, net, examples, monitor, rng, incremental, tasks):
     return warnings
 
 
-def _shuffle(order, rng, dtype):
+def _shuffle(order: Array, rng: np.random.RandomState, dtype: DTypeLike) -> None:
     """Do what ``rng.shuffle(order)`` does, with a kernel of its own."""
     generator = getattr(rng, "_bit_generator", None)  # NumPy offers no other way to it
     if generator is None or len(order) >= 2**32:
@@ -144,7 +168,7 @@ def _shuffle(order, rng, dtype):
         shuffle[dtype](order, np.empty_like(order), address, interface.state_address)
 
 
-def _batch_size(batch_size, n_train):
+def _batch_size(batch_size: int | str, n_train: int) -> int:
     if isinstance(batch_size, str) and batch_size == "full":
         return n_train
     if isinstance(batch_size, str):  # "auto"
@@ -154,7 +178,15 @@ def _batch_size(batch_size, n_train):
     return int(min(batch_size, n_train))
 
 
-def fit_lbfgs(settings, net, examples, theta, history, tasks, report):
+def fit_lbfgs(
+    settings: Parameters,
+    net: Net,
+    examples: Examples,
+    theta: Array,
+    history: History,
+    tasks: Tasks,
+    report: Report,
+) -> Warnings:
     """Train ``theta`` in place with scipy's L-BFGS-B over the flat vector.
 
     Parameters and what is returned are as in ``fit_stochastic``.
@@ -163,7 +195,7 @@ def fit_lbfgs(settings, net, examples, theta, history, tasks, report):
     data, rows = examples.data(examples.n), np.arange(examples.n)
     iterate = theta.copy()  # theta itself is wherever the line search looks
 
-    def end_iteration(intermediate_result):
+    def end_iteration(intermediate_result: OptimizeResult) -> None:
         iterate[...] = theta[...] = intermediate_result.x
         history.n_iter += 1
         history.loss = float(intermediate_result.fun)

@@ -4,16 +4,22 @@ Each member is an ``MLPClassifier`` or ``MLPRegressor`` of the encoded table. It
 of the rows out of its training, by which its best epoch is found.
 """
 
+from __future__ import annotations
+
 import time
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from ._base import BaseMLP
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
 from ._frames import FrameEncoder, checked_columns
 from ._inputs import checked_target, checked_weight, hidden_units
@@ -21,7 +27,10 @@ from ._loops import INTERRUPTED
 from ._one_at_a_time import turn
 from ._parameters import CONSTRAINTS
 from ._threads import choose_n_threads, results
+from ._typing import Array, Data, Matrix, Seed, TableData, Units, Warnings
 from ._validation import check_together
+
+Member = TypeVar("Member", bound=BaseMLP)
 
 # The settings of all members, chosen by the mean over 16 tables, see bench/quality.py.
 PRESET = dict(
@@ -40,8 +49,27 @@ OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
 BLOCK = 2**14
 
 
-class BaseTabular(Followed, BaseEstimator, ABC):
+class BaseTabular(Followed, BaseEstimator, ABC, Generic[Member]):
     """What both share: everything but the target."""
+
+    n_members: int
+    hidden_layer_sizes: Units
+    max_iter: int
+    max_time: float | None
+    numerical_embedding: str | None
+    validation_fraction: float
+    random_state: Seed | None
+    n_threads: int | None
+    verbose: bool | int | str
+
+    members_: list[Member]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: Array
+
+    _member: type[Member]
+    _preset: dict[str, Any]
+    _bins: dict[str, Any]
 
     _parameter_constraints = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
@@ -55,7 +83,16 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         "verbose": CONSTRAINTS["verbose"],
     }
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: TableData,
+        y: Data,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: TableData | None = None,
+        y_val: Data | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the networks to a table as it comes.
 
         Parameters
@@ -97,7 +134,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             warnings += run(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _fit(self, X, y, sample_weight, validation):
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]
+    ) -> Warnings:
         """Train, from the first check to the fitted attributes; returns warnings."""
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
@@ -113,7 +152,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         self._encoder = FrameEncoder(self.numerical_embedding, **self._bins, dtype=dtype)
         encoded = self._encoder.fit(columns, weight, rng).transform(columns, names)
         examples = self._checked_validation(*validation)
-        parts = [None] * self.n_members
+        parts: Sequence[Array | None] = [None] * self.n_members
         if examples is None and self.validation_fraction > 0 and not few:
             parts = self._parts(target, rng)
 
@@ -137,7 +176,36 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         self._calibrate(held)
         return [INTERRUPTED] if interrupted else []
 
-    def _plan(self, data, parts, examples, report, rng):
+    @abstractmethod
+    def _learn_target(self, y: Matrix, weight: Array | None) -> Array:
+        """The encoded target of training examples, with what is to be known of it."""
+
+    @abstractmethod
+    def _encode_more(self, y: Matrix) -> Array:
+        """The encoded target of other examples."""
+
+    @abstractmethod
+    def _total_weight(self, target: Array, weight: Array | None) -> Array | None:
+        """Weight of each example, times that of its class."""
+
+    @abstractmethod
+    def _splitter(
+        self, target: Array, n_parts: int, rng: np.random.RandomState
+    ) -> Iterator[tuple[Array, Array]]:
+        """Rows to train on and rows to hold out, for each part."""
+
+    @abstractmethod
+    def _calibrate(self, held: list[Any]) -> None:
+        """Learn from what each member has held out."""
+
+    def _plan(
+        self,
+        data: tuple[Any, Any, Any],
+        parts: Sequence[Array | None],
+        examples: Any,
+        report: MembersReport,
+        rng: np.random.RandomState,
+    ) -> tuple[Callable[[int], Member], int]:
         """A function that fits a member by its number, and in how many threads to call it."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
@@ -156,7 +224,7 @@ class BaseTabular(Followed, BaseEstimator, ABC):
         seeds = rng.randint(2**31, size=self.n_members).tolist()
         ends = None if self.max_time is None else time.monotonic() + self.max_time
 
-        def fit_member(i):
+        def fit_member(i: int) -> Member:
             member = self._member(**settings, random_state=seeds[i])
             member._continued = self._encoder.continued
             if ends is not None:
@@ -175,7 +243,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
 
         return fit_member, n_workers
 
-    def _checked(self, X, y, sample_weight, reset):
+    def _checked(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool
+    ) -> tuple[list[Array], list[Any], Array, Array | None]:
         """Columns, their names, y and weights, without the examples of weight 0."""
         y = checked_target(self, y)
         columns, names = checked_columns(self, X, reset)
@@ -188,7 +258,9 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             columns, y, weight = [c[there] for c in columns], y[there], weight[there]
         return columns, names, y, weight
 
-    def _checked_validation(self, X, y, sample_weight):
+    def _checked_validation(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Matrix, Array, Array | None] | None:
         """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
         if X is None:
             return None
@@ -201,26 +273,26 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             make = TypeError if isinstance(error, TypeError) else ValueError
             raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
-    def _parts(self, target, rng):
+    def _parts(self, target: Array, rng: np.random.RandomState) -> list[Array]:
         """The rows that each member holds out."""
         n_parts = max(2, round(1 / self.validation_fraction))
         parts = [part for _, part in self._splitter(target, n_parts, rng)]
         return [parts[i % n_parts] for i in range(self.n_members)]
 
-    def _tasks(self, X, y, sample_weight):
+    def _tasks(self, X: Any, y: Any, sample_weight: Any) -> Tasks:
         """The fit and its members as scikit-learn's callbacks see them."""
 
-        def publish():
+        def publish() -> None:
             self.n_iter_ = max([member.n_iter_ for member in self.members_], default=0)
 
-        def attributes():
+        def attributes() -> dict[str, Any]:
             return {"members_": list(self.members_), "n_iter_": self.n_iter_}
 
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         data = dict(X=X, y=y, metadata=metadata)
         return Tasks(self, "member", self.n_members, publish, attributes, called=True, **data)
 
-    def _outputs(self, X, method):
+    def _outputs(self, X: Any, method: str) -> Iterator[Array]:
         """What the members say, for some rows after the others: (n_members, n_rows, ...) each."""
         check_is_fitted(self)
         columns, names = checked_columns(self, X, reset=False)
@@ -228,13 +300,13 @@ class BaseTabular(Followed, BaseEstimator, ABC):
             encoded = self._encoder.transform([column[rows] for column in columns], names)
             yield np.stack([getattr(member, method)(encoded) for member in self.members_])
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         return tags
 
 
-def _rows(data, rows):
+def _rows(data: Sequence[Any], rows: Array | None) -> list[Any] | None:
     """Some rows of X, y and weights; None for no rows."""
     return None if rows is None else [None if array is None else array[rows] for array in data]

@@ -1,7 +1,21 @@
 """What a fit has come to after each epoch, and the rule by which it stops."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import DTypeLike
 from sklearn.exceptions import ConvergenceWarning
+
+from ._typing import Parameters, Warnings
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
+    from ._callbacks import MemberReport, Report
+    from ._loops import Progress
+    from ._optimizer import Optimizer
+    from ._validation import Validation
 
 
 class History:
@@ -27,7 +41,19 @@ class History:
         "stop_reason": "stop_reason_",
     }
 
-    def __init__(self, **fields):
+    n_iter: int
+    t: int
+    n_stalled: int
+    loss_curve: list[float]
+    stop_reason: str | None
+    # "| Any": None where there is none, but who asks for it knows that there is one.
+    loss: float | Any
+    best_loss: float | Any
+    validation_scores: list[float] | Any
+    validation_loss_curve: list[float] | Any
+    best_validation_score: float | Any
+
+    def __init__(self, **fields: Any) -> None:
         self.n_iter = self.t = self.n_stalled = 0
         self.loss = self.best_loss = self.stop_reason = None
         self.loss_curve = []
@@ -35,7 +61,7 @@ class History:
         vars(self).update(fields)
 
     @classmethod
-    def going_on(cls, estimator):
+    def going_on(cls, estimator: BaseMLP) -> Self:
         """The history of a fitted estimator; empty if it kept no curve."""
         kept = {
             field: getattr(estimator, name)
@@ -44,7 +70,7 @@ class History:
         }
         return cls(**kept) if "loss_curve" in kept else cls(t=kept.get("t", 0))
 
-    def begin(self, progress, early_stopping, validated):
+    def begin(self, progress: Progress, early_stopping: bool, validated: bool) -> None:
         """Begin a fit that stands where ``progress`` says; add what earlier ones did not keep."""
         self.n_iter = progress.n_epochs
         if not progress.stopped:
@@ -55,7 +81,7 @@ class History:
         if not early_stopping and self.best_loss is None:
             self.best_loss = np.inf
 
-    def attributes(self, epochs=True):
+    def attributes(self, epochs: bool = True) -> dict[str, Any]:
         """What the estimator shows of it; ``epochs``: also what 'lbfgs' does not keep."""
         fields = self.ATTRIBUTES if epochs else ("n_iter", "loss", "stop_reason")
         shown = {self.ATTRIBUTES[field]: getattr(self, field) for field in fields}
@@ -64,7 +90,7 @@ class History:
         return shown | {"best_epoch_": self.best_epoch} if epochs else shown
 
     @property
-    def best_epoch(self):
+    def best_epoch(self) -> int | None:
         """The first epoch with the best score, from 1; None where no score was finite."""
         if self.validation_scores is None or not np.isfinite(self.validation_scores).any():
             return None
@@ -92,14 +118,23 @@ class Monitor:
         until that happens there are no better weights than the last, as in scikit-learn.
     """
 
-    def __init__(self, settings, history, progress, optimizer, validation, report, first_pass):
+    def __init__(
+        self,
+        settings: Parameters,
+        history: History,
+        progress: Progress,
+        optimizer: Optimizer,
+        validation: Validation | None,
+        report: Report | MemberReport,
+        first_pass: bool,
+    ) -> None:
         self._settings, self.history, self.progress = settings, history, progress
         self.optimizer, self._validation, self.report = optimizer, validation, report
         self._first_pass = first_pass
         if first_pass and settings.early_stopping and progress.best_theta is None:
             progress.best_theta = progress.theta.copy()
 
-    def note(self, loss, n_examples):
+    def note(self, loss: float, n_examples: int) -> None:
         """Note an epoch; raise ValueError where it cannot be gone on from."""
         history, settings, theta = self.history, self._settings, self.progress.theta
         history.loss = loss
@@ -110,15 +145,16 @@ class Monitor:
             if not settings.early_stopping:
                 raise ValueError(self.divergence())
             history.stop_reason = "diverged"  # there are earlier weights to fall back on
-        better = self._validation is not None and self._validate()
-        if self._validation is not None and self._first_pass and history.n_iter == 1:
-            self._validation.compare(loss, history.validation_loss_curve[-1])
+        validation = self._validation
+        better = validation is not None and self._validate(validation)
+        if validation is not None and self._first_pass and history.n_iter == 1:
+            validation.compare(loss, history.validation_loss_curve[-1])
         if not settings.early_stopping:
             self._compare_loss()
         elif better:
             self.progress.best_theta = theta.copy()
 
-    def _compare_loss(self):
+    def _compare_loss(self) -> None:
         history, loss = self.history, self.history.loss
         # Written so that an infinite loss counts as no progress.
         if loss > history.best_loss - self._settings.tol or not np.isfinite(loss):
@@ -128,10 +164,10 @@ class Monitor:
         if loss < history.best_loss:
             history.best_loss = loss
 
-    def _validate(self):
+    def _validate(self, validation: Validation) -> bool:
         """Note the validation score and loss; whether the score is the best so far."""
         history = self.history
-        score, loss = self._validation.evaluate()
+        score, loss = validation.evaluate()
         history.validation_scores.append(score)
         history.validation_loss_curve.append(loss)
         best = history.best_validation_score
@@ -144,7 +180,7 @@ class Monitor:
             return True
         return False
 
-    def stops(self, seconds):
+    def stops(self, seconds: float) -> bool:
         """Whether training is to end with this epoch, after ``seconds``; says why."""
         history, settings = self.history, self._settings
         if history.stop_reason is None and self._stalls():
@@ -153,7 +189,7 @@ class Monitor:
             history.stop_reason = "max_time"
         return history.stop_reason is not None
 
-    def _stalls(self):
+    def _stalls(self) -> bool:
         settings, history = self._settings, self.history
         if history.n_stalled <= settings.n_iter_no_change:
             return False
@@ -167,7 +203,7 @@ class Monitor:
             history.n_stalled = 0
         return stop
 
-    def finish(self, warnings):
+    def finish(self, warnings: Warnings) -> None:
         """Put the best weights in place, and raise ValueError where none are of use.
 
         What the user should know of a fit that has succeeded is added to ``warnings``.
@@ -186,16 +222,17 @@ class Monitor:
             warnings.append((text, ConvergenceWarning))
         elif history.stop_reason != "interrupted":
             self._judge_overflow(warnings)
-            if best_theta is not None and self._validation.is_share:
+            validation = self._validation
+            if best_theta is not None and validation is not None and validation.is_share:
                 self._judge_score(warnings)
         if best_theta is not None:
             theta[...] = best_theta
 
-    def _never_scored(self):
+    def _never_scored(self) -> bool:
         """Whether the best weights are still the initial ones."""
         return self._first_pass and not np.isfinite(self.history.best_validation_score)
 
-    def _judge_overflow(self, warnings):
+    def _judge_overflow(self, warnings: Warnings) -> None:
         """Where the loss, or squares of the gradient, overflow, weights are not trained."""
         history, dtype = self.history, self.progress.theta.dtype
         fit = history.loss_curve[len(history.loss_curve) - history.n_iter :]
@@ -210,7 +247,7 @@ class Monitor:
             return
         warnings.append((overflow(dtype, what), ConvergenceWarning))
 
-    def _judge_score(self, warnings):
+    def _judge_score(self, warnings: Warnings) -> None:
         """A share of the loss may be a little below 0 by chance, but not far."""
         score = self.history.best_validation_score
         if self.history.stop_reason == "no_improvement" and score < -1:
@@ -221,7 +258,7 @@ class Monitor:
             )
             warnings.append((text, ConvergenceWarning))
 
-    def divergence(self):
+    def divergence(self) -> str:
         """What to say where weights are not finite."""
         return non_finite_weights(
             f" Training diverged in epoch {self.history.n_iter}, with a learning rate "
@@ -230,14 +267,14 @@ class Monitor:
         )
 
 
-def non_finite_weights(more=""):
+def non_finite_weights(more: str = "") -> str:
     return (
         "Solver produced non-finite parameter weights. The input data may contain large values "
         f"and need to be preprocessed.{more}"
     )
 
 
-def overflow(dtype, what):
+def overflow(dtype: DTypeLike, what: str) -> str:
     advice = " give X as float64," if dtype == np.float32 else ""
     return (
         f"The numbers are too large for {np.dtype(dtype).name}: {what}. Scale X and y, such as "
@@ -246,5 +283,5 @@ def overflow(dtype, what):
     )
 
 
-def out_of_time(settings, seconds):
+def out_of_time(settings: Parameters, seconds: float) -> bool:
     return settings.max_time is not None and seconds > settings.max_time

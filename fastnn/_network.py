@@ -3,19 +3,25 @@
 Strings become codes here, and no array is computed with except by a kernel.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ._inputs import scaled_weight
 from ._threads import Helpers, choose_n_threads
+from ._typing import Activation, Array, Matrix
 from .kernels.activations import ACTIVATIONS
 from .kernels.layout import (
     SAVE_ACTIVATIONS,
     SAVE_INPUTS,
     SAVE_NOTHING,
+    Data,
     Net,
     empty_data,
     layers_of,
@@ -23,7 +29,7 @@ from .kernels.layout import (
     transposed,
 )
 from .kernels.losses import LOSSES, loss_constants
-from .kernels.plan import work_to_predict
+from .kernels.plan import Work, work_to_predict
 from .kernels.team import new_sync
 from .kernels.train import for_predict
 from .kernels.train import predict as predict_kernel
@@ -34,7 +40,15 @@ PREDICT_ROWS = 256
 PREDICT_OPERATIONS = 2e9
 
 
-def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **loss_settings):
+def make_net(
+    units: Sequence[int],
+    activation: Activation | Sequence[Activation],
+    out_activation: Activation | None,
+    loss: str,
+    dropout: float | Sequence[float] = 0.0,
+    seed: int = 0,
+    **loss_settings: Any,
+) -> Net:
     """The kernels' description of a network.
 
     Parameters
@@ -77,7 +91,9 @@ def make_net(units, activation, out_activation, loss, dropout=0.0, seed=0, **los
 
 
 @functools.lru_cache
-def net_to_predict(units, activations, out_activation):
+def net_to_predict(
+    units: tuple[int, ...], activations: tuple[Activation, ...], out_activation: Activation
+) -> Net:
     """``make_net`` for prediction, in which no loss plays a part; kept, as it takes long for a row.
 
     Parameters
@@ -88,7 +104,15 @@ def net_to_predict(units, activations, out_activation):
     return make_net(units, list(activations), out_activation, "squared_error")
 
 
-def make_data(X, *, standardized=None, continued=None, codes=None, targets=None, weights=None):
+def make_data(
+    X: Matrix,
+    *,
+    standardized: tuple[Array, Array] | None = None,
+    continued: Array | None = None,
+    codes: Array | None = None,
+    targets: Array | None = None,
+    weights: Array | None = None,
+) -> Data:
     """The kernels' view of training examples; ``X`` C-contiguous or canonical CSR.
 
     ``standardized``: by these means and scales, None is not at all. ``continued``: which features
@@ -99,13 +123,13 @@ def make_data(X, *, standardized=None, continued=None, codes=None, targets=None,
         for name, vector in zip(("means", "scales"), standardized, strict=True):
             data[name] = readonly(np.ascontiguousarray(vector, X.dtype))
     if hasattr(X, "indptr"):
-        data["values"] = readonly(np.require(X.data, requirements="CA"))
+        data["values"] = readonly(np.require(X.data, requirements=["C", "A"]))
         data["columns"] = readonly(np.ascontiguousarray(X.indices, np.int32))
         data["row_starts"] = readonly(np.ascontiguousarray(X.indptr, np.int64))
         if continued is not None:
             data["continued"] = readonly(np.ascontiguousarray(continued, np.bool_))
     else:
-        data["X"] = readonly(np.require(X, requirements="CA"))
+        data["X"] = readonly(np.require(X, requirements=["C", "A"]))
     if codes is not None:
         data["codes"] = readonly(np.ascontiguousarray(codes, np.int32))
     if targets is not None:
@@ -116,7 +140,7 @@ def make_data(X, *, standardized=None, continued=None, codes=None, targets=None,
     return empty_data(X.dtype)._replace(**data)
 
 
-def operations_per_example(units):
+def operations_per_example(units: Sequence[int]) -> int:
     """Floating-point operations of one example in training, multiply and add counted apart."""
     products = [2 * a * b for a, b in itertools.pairwise(units)]
     return 3 * sum(products) - products[0]
@@ -125,14 +149,14 @@ def operations_per_example(units):
 class _Kept(threading.local):
     """Each thread keeps the scratch of its last prediction, and what it was for."""
 
-    scratch = None, None
+    scratch: tuple[Any, Any] = None, None
 
 
 _kept = _Kept()
 KEPT_BYTES = 2**18
 
 
-def _scratch(*shape):
+def _scratch(*shape: Any) -> Work:
     """``work_to_predict``, kept if it is small: for a single row it took longer than the rest."""
     known, work = _kept.scratch
     if known != shape:
@@ -142,7 +166,7 @@ def _scratch(*shape):
     return work
 
 
-def predict(net, theta, data, rows, n_threads=None):
+def predict(net: Net, theta: Array, data: Data, rows: Array, n_threads: int | None = None) -> Array:
     """Outputs of the network for the examples ``rows``, ``(len(rows), n_outputs)``.
 
     Goes through in blocks: scratch memory does not grow with the number of rows.

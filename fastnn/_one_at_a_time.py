@@ -1,21 +1,26 @@
 """Fits of one estimator take turns, and one that fails leaves no trace."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 
 from ._state import restore, state_of
+from ._typing import Warnings
 from ._warn import warn
 
-_turns = {}  # by id, a lock for each estimator that was ever fitted and still exists
+# By id, a lock for each estimator that was ever fitted and still exists.
+_turns: dict[int, threading.RLock] = {}
 if hasattr(os, "register_at_fork"):
     # No thread that could hold one of these lives on in a child process.
     os.register_at_fork(after_in_child=_turns.clear)
 
 
-def _lock_of(estimator):
+def _lock_of(estimator: object) -> threading.RLock:
     # Not by equality: a subclass may define it, and then has no hash, or one that others share.
     key = id(estimator)
     if key not in _turns:
@@ -24,7 +29,7 @@ def _lock_of(estimator):
 
 
 @contextlib.contextmanager
-def turn(estimator, going_on):
+def turn(estimator: object, going_on: bool) -> Iterator[Warnings]:
     """A block that fits ``estimator``, or raises an exception and leaves it as it was.
 
     It is given a list for warnings, pairs of message and category, which are issued once the fit
@@ -36,7 +41,7 @@ def turn(estimator, going_on):
     going_on : bool
         Whether the block may train the present weights in place; otherwise it makes new ones.
     """
-    warnings = []
+    warnings: Warnings = []
     with _lock_of(estimator):
         before = state_of(estimator)
         curves, weights = [], []

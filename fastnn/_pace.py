@@ -26,7 +26,7 @@ class Pace:
     # A slice on several threads ends when it has taken so many times as long as expected.
     PATIENCE = 2
 
-    def __init__(self, most, wanted, guess):
+    def __init__(self, most: int, wanted: bool, guess: float) -> None:
         self._speeds = {most: guess}
         self._trials = []
         if most > 1:
@@ -34,13 +34,13 @@ class Pace:
             self._trials = [] if wanted else [most, 1]
         self._tried = [0, 0.0]  # examples and seconds of the trial that goes on
         self._spent = [0, 0.0]  # of this trial and those before it, with the slices to warm up
-        self._last = None  # number of threads of the last slice
+        self._last: int | None = None  # number of threads of the last slice
         self._since_trials = 0.0
         self._between_trials = self._least_between = self.FIRST_SECONDS
 
-    def next_slice(self):
+    def next_slice(self) -> tuple[int, float]:
         """Number of threads, and of examples, of the next slice."""
-        best = max(self._speeds, key=self._speeds.get)
+        best = max(self._speeds, key=self._speeds.__getitem__)
         if self._since_trials > self._between_trials and len(self._speeds) > 1:
             self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
             self._since_trials = 0.0
@@ -50,11 +50,11 @@ class Pace:
         return best, self._speeds[best] * self.SLICE_SECONDS
 
     @property
-    def limit(self):
+    def limit(self) -> float:
         """Seconds after which the next slice is to end early if it goes on several threads."""
         return self.PATIENCE * (self.TRIAL_SECONDS if self._trials else self.SLICE_SECONDS)
 
-    def record(self, n_threads, examples, seconds):
+    def record(self, n_threads: int, examples: int, seconds: float) -> None:
         """Note how long a slice took."""
         speed = examples / max(seconds, 1e-9)
         if self._trials:
@@ -82,7 +82,7 @@ class Pace:
             self._speeds[n_threads] += believed * (speed - self._speeds[n_threads])
             self._since_trials += seconds
 
-    def _end_trials(self):
+    def _end_trials(self) -> None:
         examples, seconds = self._spent
         lost = seconds - examples / max(self._speeds.values())
         self._between_trials = max(self._least_between, lost / self.MOST_LOST)

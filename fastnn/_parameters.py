@@ -1,10 +1,11 @@
 """The parameters that both estimators have: what they are, and what is allowed."""
 
+from __future__ import annotations
+
 import inspect
 import itertools
-from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions
@@ -12,10 +13,8 @@ from sklearn.utils.metaestimators import available_if
 
 from ._activations import HIDDEN_ACTIVATIONS, OUT_ACTIVATIONS
 from ._schedules import SCHEDULES
+from ._typing import Estimator, Method
 from .kernels.rules import SOLVERS
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-Estimator = TypeVar("Estimator")
 
 _PARAMETERS = """hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of units of each hidden layer. ``()`` is a linear model.
@@ -283,7 +282,7 @@ CONSTRAINTS = {
 
 def of_mini_batches(method: Method) -> Method:
     """Hide a method from estimators whose solver goes through the whole set: ``partial_fit``."""
-    return available_if(lambda self: self._supports_partial_fit())(method)  # type: ignore[no-any-return]
+    return available_if(lambda self: self._supports_partial_fit())(method)
 
 
 def own_defaults(estimator_class: type[Estimator]) -> type[Estimator]:

@@ -1,8 +1,10 @@
 """The regressor: real targets in, real outputs out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Real
-from typing import Self
+from typing import Any, Self
 
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
@@ -19,7 +21,7 @@ from ._parameters import (
     set_parameters,
 )
 from ._targets import Reals, checked_quantiles
-from ._typing import Activation, Array, Data, Schedule, Scoring, Seed, Units, Weights
+from ._typing import Activation, Array, Data, Matrix, Schedule, Scoring, Seed, Units, Weights
 from .kernels.losses import LOSSES
 
 _MORE_PARAMETERS = """quantile : float or list of float in (0, 1), default=0.5
@@ -174,19 +176,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             warnings += self._fit(X, y, sample_weight, incremental=True)
         return self
 
-    def _learn_targets(self, settings, y, goes_on, incremental):
-        """The kind of target, with the quantiles of this fit."""
+    def _learn_targets(self, settings: Any, y: Matrix, goes_on: bool, incremental: bool) -> Reals:
+        """As of ``BaseMLP``, with the quantiles of this fit."""
         self._quantiles = (
             checked_quantiles(settings.quantile) if settings.loss == "quantile" else None
         )
         known = goes_on and hasattr(self, "coefs_")
         return self._targets(settings, self.n_outputs_ if known else None)
 
-    def _targets(self, settings, n_outputs):
+    def _targets(self, settings: Any, n_outputs: int | None) -> Reals:
         return Reals(settings, getattr(self, "_quantiles", None), n_outputs)
 
-    def _encode_more(self, targets, y):
-        """Targets of other examples, in the form of those of the training examples."""
+    def _encode_more(self, targets: Any, y: Array) -> Array:
         return targets.encode(y, "y_val", "y")
 
     def predict(self, X: Data) -> Array:
@@ -245,7 +246,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._score_of(self.predict(X), y, sample_weight)
 
-    def _score_of(self, prediction, y, sample_weight):
+    def _score_of(self, prediction: Array, y: Any, sample_weight: ArrayLike | None) -> float:
         scaler = self._scaling.targets if hasattr(self, "_scaling") else None
         targets = self._targets(self, self.n_outputs_)
         unit = 1.0 if scaler is None else scaler.scale_

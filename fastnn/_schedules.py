@@ -3,10 +3,14 @@
 Epochs count from 0. To add one: its function, and its line in ``SCHEDULES``.
 """
 
+from __future__ import annotations
+
 import math
 
+from ._typing import Schedule
 
-def cosine(epoch, max_iter):
+
+def cosine(epoch: int, max_iter: int) -> float:
     """From 1 towards 0 along half a cosine; the 0 itself would come after the last epoch.
 
     Loshchilov and Hutter (2017), SGDR: Stochastic Gradient Descent with Warm Restarts.
@@ -14,7 +18,7 @@ def cosine(epoch, max_iter):
     return (1 + math.cos(math.pi * epoch / max_iter)) / 2
 
 
-def one_cycle(epoch, max_iter):
+def one_cycle(epoch: int, max_iter: int) -> float:
     """From 1/25 up to 1 in the first 30 % of the epochs, then down to 1e-4, along half cosines.
 
     Smith (2018), A Disciplined Approach to Neural Network Hyper-Parameters: Part 1; with cosines
@@ -27,7 +31,7 @@ def one_cycle(epoch, max_iter):
     return 1e-4 + (1 - 1e-4) * cosine(epoch - peak, max(1, last - peak))
 
 
-def step(epoch, max_iter):
+def step(epoch: int, max_iter: int) -> float:
     """Divided by 10 after each third of the epochs.
 
     He et al. (2016), Deep Residual Learning for Image Recognition, divide by 10 in this way.
@@ -35,7 +39,7 @@ def step(epoch, max_iter):
     return 0.1 ** (3 * epoch // max_iter)
 
 
-def warmup(epoch, max_iter):
+def warmup(epoch: int, max_iter: int) -> float:
     """Up in equal steps during the first 5 % of the epochs, rounded up, then 1.
 
     With n such epochs the factors are 1 / (n + 1), ..., n / (n + 1), 1, 1, ... (Goyal et al.,
@@ -48,7 +52,9 @@ def warmup(epoch, max_iter):
 SCHEDULES = {"cosine": cosine, "one_cycle": one_cycle, "step": step, "warmup": warmup}
 
 
-def rate(learning_rate, epoch, learning_rate_init, max_iter):
+def rate(
+    learning_rate: Schedule, epoch: int, learning_rate_init: float, max_iter: int
+) -> float | None:
     """Learning rate of an epoch.
 
     Parameters

@@ -4,7 +4,10 @@ D^2 = 1 - loss(y, prediction) / loss(y, c), where c is the constant with the lea
 0 for the constant. R^2 is D^2 of the squared error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,7 +88,15 @@ def d2_quantile_score(
     return float(np.mean(scores))
 
 
-def score(loss, y_true, y_pred, sample_weight=None, *, quantiles=None, huber_delta=None):
+def score(
+    loss: str,
+    y_true: ArrayLike,
+    y_pred: Array,
+    sample_weight: ArrayLike | None = None,
+    *,
+    quantiles: Any = None,
+    huber_delta: Any = None,
+) -> float:
     """What ``MLPRegressor.score`` is with this loss.
 
     Parameters
@@ -127,19 +138,19 @@ def score(loss, y_true, y_pred, sample_weight=None, *, quantiles=None, huber_del
     return float(np.mean(scores))
 
 
-def _columns(a):
+def _columns(a: Any) -> Array:
     a = check_array(a, ensure_2d=False)
     return a.reshape(len(a), -1)
 
 
-def _d2_huber(y, a, delta, weight):
+def _d2_huber(y: Array, a: Array, delta: float, weight: Any) -> float:
     if weight is not None:
         weight = np.asarray(weight)
         y, a, weight = y[weight != 0], a[weight != 0], weight[weight != 0]
     if len(y) < 2:
         return np.nan
 
-    def loss(prediction):
+    def loss(prediction: float | Array) -> float:
         r = np.abs(y - prediction)
         each = np.where(r <= delta, r**2 / 2, delta * (r - delta / 2))
         return np.average(each, weights=weight)

@@ -10,18 +10,27 @@ and back before training goes on (``unfold``). Kernels apply the first map to ea
 read it: there is no second X.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
+from ._typing import Array, Matrix
+
+if TYPE_CHECKING:
+    from ._examples import Examples
+
 # Numbers of X that scikit-learn looks at in one go: it makes several copies of them in float64.
 BLOCK_SIZE = 2**18
 
 
-def scaler_of(X, scaler=None):
+def scaler_of(X: Matrix, scaler: StandardScaler | None = None) -> StandardScaler:
     """A ``StandardScaler`` fitted to X in little memory; or ``scaler``, which goes on with X."""
     if sp.issparse(X):
         return StandardScaler(with_mean=False).fit(X)
@@ -42,11 +51,13 @@ class Standardization:
         Fitted. One of sparse features only scales: centring would fill in the zeros.
     """
 
-    def __init__(self, features=None, targets=None):
-        self.features = features
-        self.targets = targets
+    def __init__(
+        self, features: StandardScaler | None = None, targets: StandardScaler | None = None
+    ) -> None:
+        self.features: Any = features
+        self.targets: Any = targets
 
-    def learn(self, examples, features, targets):
+    def learn(self, examples: Examples, features: bool, targets: bool) -> None:
         """Learn means and scales that are wanted and not yet known; forget those not wanted."""
         if not features:
             self.features = None
@@ -59,7 +70,7 @@ class Standardization:
         elif self.targets is None:
             self.targets = examples.target_scaler()
 
-    def of_features(self, X):
+    def of_features(self, X: Matrix) -> tuple[Array, Array] | None:
         """Means and scales with which training sees X, or None; the means of sparse X are 0."""
         scaler = self.features
         if scaler is None:
@@ -71,13 +82,13 @@ class Standardization:
             )
         return scaler.mean_ if scaler.with_mean else np.zeros_like(scaler.scale_), scaler.scale_
 
-    def of_targets(self, y):
+    def of_targets(self, y: Array) -> Array:
         """Targets as training sees them."""
         if self.targets is None:
             return y
         return self.targets.transform(y.reshape(len(y), -1)).reshape(y.shape)
 
-    def fold(self, coefs, intercepts):
+    def fold(self, coefs: list[Array], intercepts: list[Array]) -> None:
         """Turn a network of x' and y' into one of x and y, in place."""
         if self.features is not None:
             W, b = coefs[0], intercepts[0]
@@ -88,7 +99,7 @@ class Standardization:
             W *= self.targets.scale_
             b[...] = b * self.targets.scale_ + self.targets.mean_
 
-    def unfold(self, coefs, intercepts):
+    def unfold(self, coefs: list[Array], intercepts: list[Array]) -> None:
         """Turn a network of x and y into one of x' and y', in place."""
         if self.features is not None:
             W, b = coefs[0], intercepts[0]
@@ -99,12 +110,12 @@ class Standardization:
             W /= self.targets.scale_
             b[...] = (b - self.targets.mean_) / self.targets.scale_
 
-    def _shift(self):
+    def _shift(self) -> Array:
         scaler = self.features
         return scaler.mean_ / scaler.scale_ if scaler.with_mean else np.zeros_like(scaler.scale_)
 
     @contextlib.contextmanager
-    def training(self, coefs, intercepts, fresh):
+    def training(self, coefs: list[Array], intercepts: list[Array], fresh: bool) -> Iterator[None]:
         """A block in which the network is one of x' and y', however it is left.
 
         ``fresh`` weights were drawn for x' and y'; others are unfolded first.

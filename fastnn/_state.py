@@ -1,14 +1,22 @@
 """All attributes of an estimator, wherever a subclass keeps them."""
 
+from __future__ import annotations
 
-def state_of(estimator):
+from typing import Any, TypeAlias
+
+from ._typing import Estimator
+
+State: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+
+
+def state_of(estimator: object) -> State:
     """Two new dicts: the attributes of the instance, and those in slots of a subclass."""
     state = object.__getstate__(estimator)
     attributes, slots = state if isinstance(state, tuple) else (state, {})
     return dict(attributes or {}), dict(slots)
 
 
-def restore(estimator, state):
+def restore(estimator: object, state: State) -> None:
     """Make ``state`` all that the estimator has."""
     attributes, slots = state
     vars(estimator).clear()
@@ -19,7 +27,7 @@ def restore(estimator, state):
         object.__setattr__(estimator, name, value)
 
 
-def shallow_copy(estimator):
+def shallow_copy(estimator: Estimator) -> Estimator:
     """A copy with the same attributes; ``copy.copy`` does what a subclass says."""
     twin = object.__new__(type(estimator))
     restore(twin, state_of(estimator))

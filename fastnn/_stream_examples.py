@@ -5,10 +5,14 @@ if it sets some aside, and then once for each epoch. A thread of its own reads: 
 a buffer while kernels train on the other.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import sys
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +23,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import validate_data
 
 from ._disk_cache import DiskCache
-from ._examples import in_codes
+from ._examples import Shuffled, in_codes
 from ._inputs import (
     as_table,
     checked_data,
@@ -34,8 +38,17 @@ from ._standardize import BLOCK_SIZE, scaler_of
 from ._state import shallow_copy
 from ._streams import numbers_of
 from ._trainer import Trainer
+from ._typing import Array, Matrix, Parameters
 from ._validation import divided, held_part
-from .kernels.layout import readonly
+from .kernels.layout import Data, readonly
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
+    from ._standardize import Standardization
+    from ._streams import Stream
+    from ._validation import Held
+
+Piece: TypeAlias = tuple[Any, ...]  # X, target and weight of some rows; None for what is not there
 
 # What is the same in all batches, see ``_checked``.
 _KINDS = (
@@ -47,7 +60,7 @@ _KINDS = (
 
 
 @contextlib.contextmanager
-def _naming(number, first, when):
+def _naming(number: int, first: int, when: str) -> Iterator[None]:
     """A block that reads a batch: an error names it."""
     try:
         yield
@@ -68,13 +81,17 @@ class _Seen:
         Whether to keep those of all examples, as long as there are no more than two.
     """
 
-    def __init__(self, keeps):
-        self.labels = self.counts = None  # of a matrix of labels: its first batch, and of each 1
-        self.kept = [] if keeps else None
+    labels: Any
+    counts: Any
 
-    def add(self, y):
+    def __init__(self, keeps: bool) -> None:
+        self.labels = self.counts = None  # of a matrix of labels: its first batch, and of each 1
+        self.kept: list[Array] | None = [] if keeps else None
+
+    def add(self, y: Matrix) -> None:
         if y.ndim == 2 or y.dtype.kind not in "biuU":  # these are labels, whatever they are
             checked_labels(y)
+        counts: Array
         if y.ndim == 2:
             counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
             if self.labels is None:
@@ -96,7 +113,7 @@ class _Seen:
         if self.kept is not None:
             self.kept.append(y.copy())  # y may be a view of more
 
-    def balanced(self, n):
+    def balanced(self, n: int) -> list[Array]:
         """The weights that ``class_weight='balanced'`` gives to the classes, or to 0 and 1."""
         if np.ndim(self.labels) == 1:
             return [n / (len(self.labels) * self.counts)]
@@ -109,10 +126,33 @@ class _Seen:
 class Streamed:
     """The examples of a stream, with the methods of ``Arrays``; parameters as there."""
 
+    targets: Any  # Targets, once they are known; so with the others
+    n: int
+    _n_rows: Any
+    _like: Any
+    _seen: Any
+    _nameless: Any
+    _held: Array | None
+    _room: Array | None
+    _cache: Any
+    _weights: Any
+    _by_class: list[Array] | None
+    _buffers: Any
+    _reading: Future[int]
+
     is_sparse = False
     make_trainer, predict = Trainer, staticmethod(predict)
 
-    def __init__(self, estimator, settings, stream, y, sample_weight, first_pass, incremental):
+    def __init__(
+        self,
+        estimator: BaseMLP,
+        settings: Parameters,
+        stream: Stream,
+        y: Any,
+        sample_weight: Any,
+        first_pass: bool,
+        incremental: bool,
+    ) -> None:
         if y is not None or sample_weight is not None:
             raise ValueError("A stream has y and sample_weight in its batches: leave them out.")
         if incremental:
@@ -135,11 +175,11 @@ class Streamed:
         described = stream.buffer_rows, self.n, self.n_features, self.dtype.str
         self.described = {"X": described, "y": None, "sample_weight": None}
 
-    def close(self):
+    def close(self) -> None:
         if self._cache is not None:
             self._cache.close()
 
-    def _learn(self, first_pass):
+    def _learn(self, first_pass: bool) -> None:
         """The first pass: what the examples are."""
         estimator, settings = self._estimator, self._settings
         self._features, self._targets, self._seen = StandardScaler(), StandardScaler(), None
@@ -149,7 +189,7 @@ class Streamed:
             self.targets = estimator._learn_targets(settings, None, settings.warm_start, False)
         batches = self._examined(first_pass)
         if settings.standardize or getattr(settings, "standardize_target", False):
-            part = []
+            part: list[Piece] = []
             for at, piece in _cut(batches, self._stream.buffer_rows):
                 if at == 0 and part:
                     self._add(part)
@@ -164,19 +204,19 @@ class Streamed:
             self.targets = estimator._learn_targets(settings, labels, settings.warm_start, False)
         self._learn_weights()
 
-    def _add(self, part):
+    def _add(self, part: list[Piece]) -> None:
         """Let the scalers learn of examples that would fill a buffer, as ``Arrays`` does of all."""
         X, target = _joined(part)
         scaler_of(X, self._features)
         if target is not None:
             self._targets.partial_fit(target.reshape(len(target), -1))
 
-    def _examined(self, first_pass):
+    def _examined(self, first_pass: bool) -> Iterator[tuple[Array, Array | None]]:
         """X and target of each batch, for the first time."""
         n, self._total, self._largest = 0, 0.0, 1.0
         seen = self._seen
 
-        def examine(y, weight):
+        def examine(y: Matrix, weight: Array | None) -> tuple[Array | None, Array | None]:
             return self.targets.encode(y) if seen is None else seen.add(y), weight
 
         for first, X, target, weight in self._batches("in the first pass", examine, first_pass):
@@ -189,9 +229,10 @@ class Streamed:
             raise ValueError("The stream yields no examples.")
         self._n_rows = n
 
-    def _learn_weights(self):
+    def _learn_weights(self) -> None:
         """The weights of classes, by which those of examples are multiplied."""
-        settings, self._by_class = self._settings, None
+        settings: Any = self._settings
+        self._by_class = None
         self._weighted = has_weight = self._like[-1]
         if has_weight:
             refuse_no_weight(self._total)
@@ -206,7 +247,9 @@ class Streamed:
         for weights in self._by_class or ():
             self._largest *= weights.max()
 
-    def _batches(self, when, change, reset=False):
+    def _batches(
+        self, when: str, change: Callable[[Any, Array | None], Any], reset: bool = False
+    ) -> Iterator[tuple[int, Array, Any, Array | None]]:
         """One pass: number of the first row, X, target and weight of each batch, as checked.
 
         ``change(y, sample_weight)`` gives the last two. After the first pass a batch comes in
@@ -214,7 +257,7 @@ class Streamed:
         """
         first, number, again = 0, -1, self._n_rows is not None
         cached = again and self._cache is not None
-        source = self._cache.batches() if cached else self._stream._opened()
+        source: Any = self._cache.batches() if cached else self._stream._opened()
         for number, batch in enumerate(source):
             with _naming(number, first, when):
                 X, y, weight = batch if cached else self._stream._parts(batch)
@@ -243,7 +286,9 @@ class Streamed:
                 f"{self._n_rows} in the first pass."
             )
 
-    def _checked(self, X, y, weight, reset):
+    def _checked(
+        self, X: Any, y: Any, weight: Any, reset: bool
+    ) -> tuple[Array, Matrix, Array | None]:
         """X, y and weight of a batch, which are to be of the types of the first one."""
         if y is None:
             raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
@@ -270,7 +315,7 @@ class Streamed:
                 raise ValueError(f"{what} is {one}, but {other} in the first batch.")
         return X, y, weight
 
-    def _is_plain(self, X, y):
+    def _is_plain(self, X: Any, y: Any) -> bool:
         """Whether validation would give a batch of finite X back as it is."""
         plain = "biu" if self.targets.kind == "real" else "biuU"
         return (
@@ -282,7 +327,7 @@ class Streamed:
             and (y.dtype.kind in plain or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
         )
 
-    def _encode(self, y):
+    def _encode(self, y: Matrix) -> Array:
         """The target of a batch, with no other labels than there were in the first pass."""
         targets = self.targets
         if targets.kind == "real":
@@ -295,7 +340,7 @@ class Streamed:
                 raise ValueError(f"y has labels that it had not in the first pass: {y[~same][:5]}.")
         return target
 
-    def _training_weight(self, weight, target):
+    def _training_weight(self, weight: Array | None, target: Array) -> Array | None:
         if self._by_class is None:
             return self.targets.training_weight(weight, target, incremental=True)
         columns = [target] if target.ndim == 1 else target.T.astype(int)
@@ -304,16 +349,16 @@ class Streamed:
             of_class *= weights[codes]
         return of_class if weight is None else of_class * weight
 
-    def feature_scaler(self):
+    def feature_scaler(self) -> StandardScaler:
         return self._features
 
-    def target_scaler(self):
+    def target_scaler(self) -> StandardScaler:
         return self._targets
 
-    def prepare(self, scaling, loss):
+    def prepare(self, scaling: Standardization, loss: str) -> None:
         self._scaling, self._as_codes = scaling, in_codes(self.targets, loss)
 
-    def set_aside(self, settings, rng):
+    def set_aside(self, settings: Parameters, rng: np.random.RandomState) -> Held:
         """Hold out the rows that a fit of arrays holds out; in memory, after one pass more."""
         labels = np.broadcast_to(0, self._n_rows)
         if self.targets.kind == "binary":
@@ -335,7 +380,7 @@ class Streamed:
         given = (None, None) if settings.scoring in (None, "loss") else (self._as_table(X), y)
         return held_part(data, np.arange(len(X)), target, weight, *given)
 
-    def _as_table(self, X):
+    def _as_table(self, X: Array) -> Any:
         """X as scorers are to see it: with names, if the batches had some."""
         names = getattr(self._estimator, "feature_names_in_", None)
         if names is None:
@@ -344,7 +389,7 @@ class Streamed:
         make = library.table if self._library == "pyarrow" else library.DataFrame
         return make(dict(zip(names, X.T, strict=True)))
 
-    def data(self, batch_size):
+    def data(self, batch_size: int) -> Data:
         """Room for two buffers; kernels see both as one array."""
         most = self._stream.buffer_rows
         if batch_size > max(most, 1) and self.n > most:
@@ -368,7 +413,7 @@ class Streamed:
             data = data._replace(weights=readonly(self._weights), weight_scale=self._scale)
         return data
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._config = sklearn.get_config()  # which threads have each of its own
         self._sizes = [self._size] * (self.n // self._size)
         if self.n % self._size:
@@ -380,18 +425,18 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, "fastnn-reader")
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._leaving = True
         if self._buffers is not None:
             self._reader.submit(self._buffers.close)  # what the source has opened, in its thread
         self._reader.shutdown()
 
-    def skip(self, shuffled):
+    def skip(self, shuffled: Shuffled) -> None:
         self._n_begun += 1
         for size in self._sizes:
             shuffled(self._orders[size])
 
-    def epoch(self, shuffled):
+    def epoch(self, shuffled: Shuffled) -> Iterator[Array]:
         """The rows of one buffer after the other, while the next is read."""
         self._n_begun += 1
         if self._buffers is None:
@@ -408,10 +453,10 @@ class Streamed:
                 self._read()
             yield order + first
 
-    def _read(self):
+    def _read(self) -> None:
         self._reading = self._reader.submit(next, self._buffers)
 
-    def _filled(self, epoch):
+    def _filled(self, epoch: int) -> Iterator[int]:
         """Fill both buffers in turn, from this epoch on; yields the first row of each."""
         with sklearn.config_context(**self._config):
             start, written, n = self._size, 0, 0
@@ -435,7 +480,7 @@ class Streamed:
                 if self._cache is not None:
                     yield from self._filled_again(start)
 
-    def _filled_again(self, start):
+    def _filled_again(self, start: int) -> Iterator[int]:
         """``_filled`` from what the cache has of the epoch before."""
         while True:
             self._cache.rewind()
@@ -450,7 +495,7 @@ class Streamed:
                         )
                 yield start
 
-    def _to_train(self, y, weight):
+    def _to_train(self, y: Matrix, weight: Array | None) -> tuple[Array, Array | None]:
         """Target and weight of a batch, as kernels take them."""
         target = self._encode(y)
         weight = self._training_weight(weight, target)
@@ -459,24 +504,24 @@ class Streamed:
             target = self.targets.values(target, self.dtype)
         return target, weight
 
-    def _left(self, piece):
+    def _left(self, piece: tuple[int, Array, Array, Array | None]) -> Piece:
         """What is trained on of a piece of a batch."""
-        first, *arrays = piece
+        first, X, target, weight = piece
         if self._held is None:
-            return tuple(arrays)
-        return _of(arrays, ~self._held[first : first + len(arrays[0])])
+            return X, target, weight
+        return _of((X, target, weight), ~self._held[first : first + len(X)])
 
-    def _columns(self, rows):
+    def _columns(self, rows: slice) -> tuple[Array | None, ...]:
         """These rows of the buffers, of X, targets and weights."""
         return _of((self._X, self._y, self._weights), rows)
 
-    def _write(self, rows, X, target, weight):
+    def _write(self, rows: slice, X: Array, target: Array, weight: Array | None) -> None:
         self._X[rows], self._y[rows] = X, target
         if weight is not None:
             self._weights[rows] = weight * self._scale
 
 
-def _cut(batches, size):
+def _cut(batches: Iterable[Piece], size: int) -> Iterator[tuple[int, Piece]]:
     """Pieces of batches, so that some of them make up a part of ``size`` rows.
 
     Yields the place of a piece in its part, 0 for the first one, and the piece. The last part may
@@ -492,16 +537,16 @@ def _cut(batches, size):
             first = last
 
 
-def _of(arrays, rows):
+def _of(arrays: Iterable[Array | None], rows: Array | slice) -> Piece:
     """Some rows of each of the arrays, of which some are None."""
     return tuple(None if array is None else array[rows] for array in arrays)
 
 
-def _copies(arrays):
+def _copies(arrays: Iterable[Array | None]) -> Piece:
     return tuple(None if array is None else array.copy() for array in arrays)
 
 
-def _joined(pieces):
+def _joined(pieces: list[Piece]) -> Piece:
     """Pieces, tuples of arrays or None, as one."""
     return tuple(
         None if column[0] is None else np.concatenate(column)
@@ -509,11 +554,11 @@ def _joined(pieces):
     )
 
 
-def _without_names(estimator):
+def _without_names(estimator: BaseMLP) -> BaseMLP:
     twin = shallow_copy(estimator)
-    vars(twin).pop("feature_names_in_", None)
+    twin.__dict__.pop("feature_names_in_", None)
     return twin
 
 
-def _dense(y):
+def _dense(y: Matrix) -> Array:
     return y.toarray() if sp.issparse(y) else y

@@ -1,16 +1,34 @@
 """``Stream``: where batches of examples come from, and what is in one of them."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._inputs import as_table
+from ._typing import Array, Data, Table
 
 # Not a power of two: in the cache, columns would lie in each other's place.
 _ROWS_AT_A_TIME = 2000
+
+Result = TypeVar("Result")
+
+
+class Dataset(Protocol):
+    """A dataset of pyarrow."""
+
+    def scanner(self) -> Any: ...
+
+
+Batch: TypeAlias = tuple[Data, Data] | tuple[Data, Data, ArrayLike] | Table
+Batches: TypeAlias = Iterable[Batch]
+Source: TypeAlias = str | os.PathLike[str] | Dataset | Callable[[], Batches] | Batches
 
 
 class Stream:
@@ -68,14 +86,14 @@ class Stream:
 
     def __init__(
         self,
-        source,
+        source: Source,
         *,
-        features=None,
-        target=None,
-        weight=None,
-        buffer_rows=100_000,
-        cache=None,
-    ):
+        features: Sequence[str] | None = None,
+        target: str | Sequence[str] | None = None,
+        weight: str | None = None,
+        buffer_rows: int = 100_000,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
         if not isinstance(buffer_rows, Integral) or buffer_rows < 1:
             raise ValueError(f"buffer_rows must be an int >= 1, got {buffer_rows!r}.")
         if isinstance(source, Iterator):
@@ -85,16 +103,20 @@ class Stream:
             )
         if cache is not None and not os.path.isdir(cache):
             raise ValueError(f"cache must be a folder that exists, got {cache!r}.")
-        self.source, self.buffer_rows, self.cache = source, int(buffer_rows), cache
-        self.features, self.target, self.weight = features, target, weight
+        self.source: Source = source
+        self.features: Sequence[str] | None = features
+        self.target: str | Sequence[str] | None = target
+        self.weight: str | None = weight
+        self.buffer_rows: int = int(buffer_rows)
+        self.cache: str | os.PathLike[str] | None = cache
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         raise TypeError(
             "A Stream is for X of fit alone, got one where an array or a table is needed. Give "
             "X_val and y_val as such; predictions come batch by batch: stream.map(model.predict)."
         )
 
-    def map(self, function):
+    def map(self, function: Callable[[Any], Result]) -> Iterator[Result]:
         """Apply a function to X of each batch, such as ``model.predict``.
 
         Parameters
@@ -109,9 +131,9 @@ class Stream:
         """
         return (function(self._parts(batch)[0]) for batch in self._opened())
 
-    def _opened(self):
+    def _opened(self) -> Iterable[Any]:
         """Begin a pass: an iterable of batches."""
-        source = self.source
+        source: Any = self.source
         if isinstance(source, (str, os.PathLike)):
             from pyarrow import dataset
 
@@ -121,7 +143,7 @@ class Stream:
             return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
         return source() if callable(source) else source
 
-    def _row_groups(self, dataset):
+    def _row_groups(self, dataset: Any) -> Iterator[Any]:
         """Batches of Parquet files, one row group after the other.
 
         A scanner of pyarrow would read ahead, up to 256 MB.
@@ -138,14 +160,14 @@ class Stream:
                 table = group.to_table(schema=file.physical_schema, columns=columns)
                 yield from table.to_batches(max_chunksize=2**15)
 
-    def _wanted(self, dataset):
+    def _wanted(self, dataset: Any) -> list[str] | None:
         """The columns to read; None is all."""
         if self.features is None:
             return None
         wanted = {*self.features, *_names(self.target), self.weight}
         return [name for name in dataset.schema.names if name in wanted]
 
-    def _parts(self, batch):
+    def _parts(self, batch: Any) -> tuple[Any, Any, Any]:
         """X, y and sample_weight of a batch; None for what it has not."""
         if isinstance(batch, tuple):
             return (*batch, None, None)[:3]
@@ -165,13 +187,13 @@ class Stream:
         return _select(batch, features), y, weight
 
 
-def _names(target):
+def _names(target: Any) -> list[str]:
     if target is None:
         return []
     return list(target) if isinstance(target, (list, tuple)) else [target]
 
 
-def _columns(table):
+def _columns(table: Any) -> Sequence[str]:
     if hasattr(table, "column_names"):  # pyarrow
         return table.column_names
     if hasattr(table, "columns"):
@@ -182,11 +204,11 @@ def _columns(table):
     )
 
 
-def _select(table, names):
+def _select(table: Any, names: Sequence[str]) -> Any:
     return table.select(names) if hasattr(table, "select") else table[names]
 
 
-def numbers_of(table, room=None):
+def numbers_of(table: Any, room: Array | None = None) -> Array | None:
     """The numbers of a table of pyarrow by rows; None of anything else, or with other columns.
 
     In float32 if all columns are. In the rows of ``room``, an earlier result that is not needed any

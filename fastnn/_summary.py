@@ -1,15 +1,21 @@
 """What a network looks like: its layers as text, as a table of HTML, and as a drawing."""
 
+from __future__ import annotations
+
 import html
 import itertools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from sklearn.base import is_classifier
 
 from ._activations import check_activations
 from ._inputs import hidden_units
+from ._typing import Activation, Array
 from .kernels.losses import LOSSES
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
 
 UNKNOWN = "?"  # of a network that is not fitted
 NAMES = 0, 2  # columns that are not numbers
@@ -25,7 +31,7 @@ class Row(NamedTuple):
     bytes: int | None = 0
 
 
-def rows(estimator):
+def rows(estimator: BaseMLP) -> list[Row]:
     """The layers of an estimator, the input first; what is not known yet is None.
 
     Raises
@@ -37,10 +43,12 @@ def rows(estimator):
     out_activation = estimator.out_activation_ if fitted else settings.out_activation
     if out_activation is None and not is_classifier(estimator):
         out_activation = LOSSES[settings.loss].activation
+    coefs: list[Array] | None
     if fitted:
         coefs = estimator.coefs_
     else:
         coefs = None if isinstance(settings.init, str) else list(map(np.asarray, settings.init[0]))
+    units: list[int | None]
     if coefs is None:
         units = [None, *hidden_units(settings.hidden_layer_sizes), None]
     else:
@@ -49,29 +57,28 @@ def rows(estimator):
     n_hidden, last = len(units) - 2, out_activation or "identity"
     functions = check_activations(settings.activation, n_hidden, last)
     functions = [*functions, out_activation or UNKNOWN]
-    itemsize = coefs[0].dtype.itemsize if fitted else None
+    itemsize = estimator.coefs_[0].dtype.itemsize if fitted else None
     found = [Row("input", units[0])]
     for k, (n_in, n_out) in enumerate(itertools.pairwise(units)):
         name = "output" if k == len(units) - 2 else f"hidden {k + 1}"
-        known = n_in is not None and n_out is not None
-        n = (n_in + 1) * n_out if known else None
+        n = None if n_in is None or n_out is None else (n_in + 1) * n_out
         size = None if n is None or itemsize is None else n * itemsize
         found.append(Row(name, n_out, _said(functions[k]), n, size))
     return found
 
 
-def _said(function):
+def _said(function: Activation) -> str:
     return function if isinstance(function, str) else "{} {:g}".format(*function)
 
 
-def _number(n):
+def _number(n: int | None) -> str:
     return UNKNOWN if n is None else f"{n:,}"
 
 
-def _table(layers):
+def _table(layers: list[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     """Head, body and foot as lists of lists of str."""
     total = [
-        None if any(n is None for n in column) else sum(column)
+        None if None in column else sum(n for n in column if n is not None)
         for column in ([row.parameters for row in layers], [row.bytes for row in layers])
     ]
     first, *others = layers
@@ -81,7 +88,7 @@ def _table(layers):
     return list(Row._fields), body, ["total", "", "", *map(_number, total)]
 
 
-def text(estimator):
+def text(estimator: BaseMLP) -> str:
     """The layers as lines of text."""
     head, body, foot = _table(rows(estimator))
     lines = [head, *body, foot]
@@ -95,7 +102,7 @@ def text(estimator):
     )
 
 
-def as_html(estimator):
+def as_html(estimator: BaseMLP) -> str:
     """Drawing and table, as scikit-learn has the parameters; nothing if parameters are wrong."""
     try:
         layers = rows(estimator)
@@ -118,7 +125,7 @@ COLUMN, HEIGHT, RADIUS, GAP = 110, 150, 5, 16
 MOST_UNITS, MOST_LAYERS = 6, 9
 
 
-def drawing(layers):
+def drawing(layers: list[Row]) -> str:
     """An SVG of the units and how they are connected; of many units, and layers, some."""
     if len(layers) > MOST_LAYERS:
         half = MOST_LAYERS // 2

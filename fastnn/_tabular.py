@@ -1,5 +1,10 @@
 """The estimators for tables as they come; what they share is in ``_members``."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, overload
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -14,6 +19,7 @@ from ._members import BaseTabular
 from ._parameters import set_parameters
 from ._regressor import MLPRegressor
 from ._targets import Classes
+from ._typing import Array, Seed, TableData, Units
 
 _PARAMETERS = """n_members : int, default=5
         Number of networks, whose predictions are averaged. Each begins from other weights, and
@@ -53,7 +59,7 @@ _PARAMETERS = """n_members : int, default=5
         Names of the columns, where X had any."""
 
 
-class TabularClassifier(ClassifierMixin, BaseTabular):
+class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
     __doc__ = f"""Classifier for tables as they come, which needs no preprocessing.
 
     Numbers and categories, with missing values, are encoded, and several networks are trained on
@@ -91,6 +97,10 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     array(['no', 'yes'], dtype='<U3')
     """
 
+    class_weight: str | Mapping[Any, float] | None
+    classes_: Array
+    temperature_: float
+
     _parameter_constraints = {
         **BaseTabular._parameter_constraints,
         "class_weight": [None, StrOptions({"balanced"}), dict],
@@ -101,21 +111,21 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
 
     def __init__(
         self,
-        n_members=5,
-        hidden_layer_sizes=(128, 128),
+        n_members: int = 5,
+        hidden_layer_sizes: Units = (128, 128),
         *,
-        max_iter=100,
-        max_time=None,
-        numerical_embedding="piecewise_linear",
-        validation_fraction=0.125,
-        class_weight=None,
-        random_state=None,
-        n_threads=None,
-        verbose=False,
-    ):
+        max_iter: int = 100,
+        max_time: float | None = None,
+        numerical_embedding: str | None = "piecewise_linear",
+        validation_fraction: float = 0.125,
+        class_weight: str | Mapping[Any, float] | None = None,
+        random_state: Seed | None = None,
+        n_threads: int | None = None,
+        verbose: bool | int | str = False,
+    ) -> None:
         set_parameters(self, locals())
 
-    def _learn_target(self, y, weight):
+    def _learn_target(self, y: Array, weight: Array | None) -> Array:
         target_type = checked_labels(y)
         if target_type == "multilabel-indicator":
             raise ValueError(
@@ -126,7 +136,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         self.temperature_ = 1.0
         return self._targets().encode(y)
 
-    def _encode_more(self, y):
+    def _encode_more(self, y: Array) -> Array:
         checked_labels(y, "y_val")
         targets = self._targets()
         targets.check_kind(y, "y_val", "y")
@@ -134,18 +144,20 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             raise ValueError(f"y_val has labels that y has not: {unknown}.")
         return targets.encode(y)
 
-    def _targets(self):
+    def _targets(self) -> Classes:
         return Classes(self, self.classes_)
 
-    def _total_weight(self, target, weight):
+    def _total_weight(self, target: Array, weight: Array | None) -> Array | None:
         return self._targets().training_weight(weight, target, incremental=False)
 
-    def _splitter(self, target, n_parts, rng):
+    def _splitter(
+        self, target: Array, n_parts: int, rng: np.random.RandomState
+    ) -> Iterator[tuple[Array, Array]]:
         by_class = np.bincount(target).min() >= n_parts
         splitter = StratifiedKFold if by_class else KFold
         return splitter(n_parts, shuffle=True, random_state=rng).split(target, target)
 
-    def _calibrate(self, held):
+    def _calibrate(self, held: list[Any]) -> None:
         """Learn the temperature from what each member has held out."""
         if held[0] is None:
             return
@@ -155,7 +167,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         target = np.concatenate([target for _, target, _ in held])
         weight = None if held[0][2] is None else np.concatenate([w for _, _, w in held])
 
-        def loss(log_temperature):
+        def loss(log_temperature: float) -> float:
             log_probability = log_softmax(logits / np.exp(log_temperature), axis=1)
             mean = -np.average(log_probability[np.arange(len(target)), target], weights=weight)
             # As if it were known to be 1 within a third: few examples are separated by chance.
@@ -164,7 +176,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
         self.temperature_ = float(np.exp(found.x))
 
-    def predict(self, X):
+    def predict(self, X: TableData) -> Array:
         """Predict the most probable class.
 
         Parameters
@@ -180,7 +192,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: TableData) -> Array:
         """Predict class probabilities.
 
         Parameters
@@ -199,7 +211,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             blocks.append(np.exp(log_softmax(_log(outputs) / self.temperature_, axis=2)).mean(0))
         return np.concatenate(blocks)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: TableData) -> Array:
         """Predict the logarithm of class probabilities.
 
         Parameters
@@ -215,12 +227,12 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         return np.log(self.predict_proba(X))
 
 
-def _log(probability):
+def _log(probability: Array) -> Array:
     """Logarithms, of 0 that of the least normal number."""
     return np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
 
 
-class TabularRegressor(RegressorMixin, BaseTabular):
+class TabularRegressor(RegressorMixin, BaseTabular[MLPRegressor]):
     __doc__ = f"""Regressor for tables as they come, which needs no preprocessing.
 
     Numbers and categories, with missing values, are encoded, and several networks are trained on
@@ -247,51 +259,59 @@ class TabularRegressor(RegressorMixin, BaseTabular):
     True
     """
 
+    n_outputs_: int
+
     _member = MLPRegressor
     _preset = dict(activation="silu", learning_rate_init=1e-2, weight_decay=0.1, dropout=0.1)
     _bins = dict(n_bins=32, height=0.2)
 
     def __init__(
         self,
-        n_members=5,
-        hidden_layer_sizes=(128, 128, 128),
+        n_members: int = 5,
+        hidden_layer_sizes: Units = (128, 128, 128),
         *,
-        max_iter=100,
-        max_time=None,
-        numerical_embedding="piecewise_linear",
-        validation_fraction=0.125,
-        random_state=None,
-        n_threads=None,
-        verbose=False,
-    ):
+        max_iter: int = 100,
+        max_time: float | None = None,
+        numerical_embedding: str | None = "piecewise_linear",
+        validation_fraction: float = 0.125,
+        random_state: Seed | None = None,
+        n_threads: int | None = None,
+        verbose: bool | int | str = False,
+    ) -> None:
         set_parameters(self, locals())
 
-    def _learn_target(self, y, weight):
+    def _learn_target(self, y: Array, weight: Array | None) -> Array:
         y = y.astype(np.float64)
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
         self._range = y.min(axis=0), y.max(axis=0)
         self._scaler = StandardScaler().fit(y.reshape(len(y), -1), sample_weight=weight)
         return self._encode(y)
 
-    def _encode(self, y):
+    def _encode(self, y: Array) -> Array:
         return self._scaler.transform(y.reshape(len(y), -1)).reshape(y.shape)
 
-    def _encode_more(self, y):
+    def _encode_more(self, y: Array) -> Array:
         n_outputs = 1 if y.ndim == 1 else y.shape[1]
         if n_outputs != self.n_outputs_:
             raise ValueError(f"y_val has {n_outputs} outputs, but y has {self.n_outputs_}.")
         return self._encode(y.astype(np.float64))
 
-    def _total_weight(self, target, weight):
+    def _total_weight(self, target: Array, weight: Array | None) -> Array | None:
         return weight
 
-    def _splitter(self, target, n_parts, rng):
+    def _splitter(
+        self, target: Array, n_parts: int, rng: np.random.RandomState
+    ) -> Iterator[tuple[Array, Array]]:
         return KFold(n_parts, shuffle=True, random_state=rng).split(target)
 
-    def _calibrate(self, held):
+    def _calibrate(self, held: list[Any]) -> None:
         """There is nothing to learn for a mean."""
 
-    def predict(self, X, return_std=False):
+    @overload
+    def predict(self, X: TableData, return_std: Literal[False] = False) -> Array: ...
+    @overload
+    def predict(self, X: TableData, return_std: Literal[True]) -> tuple[Array, Array]: ...
+    def predict(self, X: TableData, return_std: bool = False) -> Array | tuple[Array, Array]:
         """Predict target values.
 
         Parameters

@@ -14,19 +14,28 @@ There are three kinds of target, each with the same methods::
     training_weight(...)        sample_weight, times that of the classes
 """
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from numbers import Real
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, DTypeLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from ._scores import score
+from ._typing import Array, Matrix
 from .kernels.losses import LOSSES
 
+Weighted: TypeAlias = tuple[Any, Array, Any]
 
-class _Classified:
+
+class _Classified(ABC):
     """What classes and labels share.
 
     Parameters
@@ -37,10 +46,12 @@ class _Classified:
     n_outputs : int
     """
 
-    def __init__(self, settings, classes, n_outputs):
+    kind: str
+
+    def __init__(self, settings: Any, classes: Array, n_outputs: int) -> None:
         self.settings, self.classes, self.n_outputs = settings, classes, n_outputs
 
-    def check_kind(self, y, name, other):
+    def check_kind(self, y: Matrix, name: str, other: str) -> None:
         """Raise ValueError where y is not like the targets of training."""
         matrix, is_matrix = self.kind == "multilabel", y.ndim == 2
         if is_matrix != matrix:
@@ -52,11 +63,11 @@ class _Classified:
         if matrix and y.shape[1] != self.n_outputs:
             raise ValueError(f"{name} has {y.shape[1]} labels, but {other} has {self.n_outputs}.")
 
-    def unknown(self, y):
+    def unknown(self, y: Matrix) -> list[Any]:
         """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
         return sorted(set(unique_labels(y).tolist()) - set(self.classes.tolist()))
 
-    def network(self):
+    def network(self) -> dict[str, Any]:
         settings = self.settings
         default = "softmax" if self.kind == "multiclass" else "logistic"
         out_activation = settings.out_activation or default
@@ -76,11 +87,21 @@ class _Classified:
             )
         return dict(loss=settings.loss, out_activation=out_activation)
 
-    def score(self, target, output, weight):
+    @abstractmethod
+    def decide(self, output: Array) -> Array:
+        """Predictions, in the form of encoded targets."""
+
+    @abstractmethod
+    def _weighted_columns(self, target: Array) -> Weighted:
+        """Codes, their classes and the weights of these, for each column of a target."""
+
+    def score(self, target: Array, output: Array, weight: Array | None) -> float:
         """Accuracy."""
         return float(accuracy_score(target, self.decide(output), sample_weight=weight))
 
-    def training_weight(self, sample_weight, target, incremental):
+    def training_weight(
+        self, sample_weight: Array | None, target: Array, incremental: bool
+    ) -> Array | None:
         """Weight of each example in the loss; that of scores is ``sample_weight``."""
         class_weight = self.settings.class_weight
         if class_weight is None:
@@ -103,12 +124,12 @@ class _Classified:
                 )
         return weight if sample_weight is None else weight * sample_weight
 
-    def _given_class_weight(self, target):
+    def _given_class_weight(self, target: Array) -> Array:
         """Weight of each example by ``class_weight``; a batch need not have all the classes."""
         columns, classes, given = self._weighted_columns(target)
         for of_class in given:
             for label, value in of_class.items() if isinstance(of_class, dict) else ():
-                if not isinstance(value, Real) or not 0 <= value < np.inf:
+                if not isinstance(value, Real) or not 0 <= value < np.inf:  # type: ignore[operator]
                     raise ValueError(
                         f"class_weight must be finite numbers >= 0, got {value!r} for class "
                         f"{label!r}."
@@ -118,12 +139,12 @@ class _Classified:
             weight *= compute_class_weight(of_class, classes=classes, y=classes[codes])[codes]
         return weight
 
-    def _thresholds(self, several_allowed):
+    def _thresholds(self, several_allowed: bool) -> float | list[float]:
         """``threshold`` as a float or a list of float, checked."""
         threshold = self.settings.threshold
         several = not isinstance(threshold, Real)
         thresholds = list(threshold) if several else [threshold]
-        wrong = [t for t in thresholds if not isinstance(t, Real) or not 0 <= t <= 1]
+        wrong = [t for t in thresholds if not isinstance(t, Real) or not 0 <= t <= 1]  # type: ignore[operator]
         if wrong or (several and not (several_allowed and len(thresholds) == self.n_outputs)):
             raise ValueError(
                 "threshold must be a number in [0, 1]; for multilabel targets it may be a list "
@@ -136,21 +157,23 @@ class _Classified:
 class Classes(_Classified):
     """One class for each example: a softmax over them, or one output for two."""
 
-    def __init__(self, settings, classes):
+    kind: Literal["binary", "multiclass"]
+
+    def __init__(self, settings: Any, classes: Array) -> None:
         self.kind = "multiclass" if len(classes) > 2 else "binary"
         super().__init__(settings, classes, len(classes) if self.kind == "multiclass" else 1)
 
-    def encode(self, y):
+    def encode(self, y: Array) -> Array:
         if len(self.classes) == 2:  # a search takes ten times as long: it guesses, in vain
             return (y == self.classes[1]).astype(np.intp)
         return np.searchsorted(self.classes, y)
 
-    def values(self, target, dtype):
+    def values(self, target: Array, dtype: DTypeLike) -> Array:
         if self.kind == "multiclass":
             return np.eye(self.n_outputs, dtype=dtype)[target]
         return target.reshape(-1, 1)
 
-    def decide(self, output):
+    def decide(self, output: Array) -> Array:
         threshold, of_first = self.decision_rule()
         if self.kind == "multiclass":
             return output.argmax(axis=1)
@@ -159,7 +182,7 @@ class Classes(_Classified):
             return 1 - (1 - output > threshold)
         return np.minimum(output > threshold, len(self.classes) - 1)
 
-    def decision_rule(self):
+    def decision_rule(self) -> tuple[float | list[float], bool]:
         """The threshold, and whether it is for the first of two classes.
 
         Raises ValueError where ``threshold`` or ``pos_label`` has no meaning for the target.
@@ -182,7 +205,7 @@ class Classes(_Classified):
             )
         return threshold, len(classes) == 2 and pos_label == classes[0]
 
-    def _weighted_columns(self, target):
+    def _weighted_columns(self, target: Array) -> Weighted:
         if not isinstance(self.settings.class_weight, dict):
             raise ValueError(
                 "class_weight must be None, 'balanced' or a dict where an example has one "
@@ -194,25 +217,25 @@ class Classes(_Classified):
 class Labels(_Classified):
     """Any of several labels for each example: a logistic output for each."""
 
-    kind = "multilabel"
+    kind: Literal["multilabel"] = "multilabel"
 
-    def encode(self, y):
+    def encode(self, y: Matrix) -> Array:
         return (y.toarray() if sp.issparse(y) else y) != 0
 
-    def values(self, target, dtype):
+    def values(self, target: Array, dtype: DTypeLike) -> Array:
         return target
 
-    def decide(self, output):
+    def decide(self, output: Array) -> Array:
         return output > np.asarray(self.decision_rule(), output.dtype)
 
-    def decision_rule(self):
+    def decision_rule(self) -> float | list[float]:
         """The threshold, or that of each label; ValueError where there is none."""
         threshold = self._thresholds(several_allowed=True)
         if self.settings.pos_label is not None:
             raise ValueError(_no_pos_label(self.settings.pos_label, self.kind))
         return threshold
 
-    def _weighted_columns(self, target):
+    def _weighted_columns(self, target: Array) -> Weighted:
         given = self.settings.class_weight
         if not isinstance(given, list) or len(given) != target.shape[1]:
             raise ValueError(
@@ -222,7 +245,7 @@ class Labels(_Classified):
         return target.T.astype(int), np.arange(2), given
 
 
-def _no_pos_label(pos_label, kind):
+def _no_pos_label(pos_label: object, kind: str) -> str:
     return f"pos_label={pos_label!r} is for two classes, but targets are {kind}: leave it at None."
 
 
@@ -238,12 +261,16 @@ class Reals:
         None is that of the first y.
     """
 
-    kind = "real"
+    kind: Literal["real"] = "real"
 
-    def __init__(self, settings, quantiles, n_outputs=None):
+    def __init__(
+        self, settings: Any, quantiles: Array | None, n_outputs: int | None = None
+    ) -> None:
         self.settings, self.quantiles, self.n_outputs = settings, quantiles, n_outputs
 
-    def encode(self, y, name="y", other="what the network was fitted to"):
+    def encode(
+        self, y: Array, name: str = "y", other: str = "what the network was fitted to"
+    ) -> Array:
         loss, least = self.settings.loss, y.min()
         if (loss == "poisson" and least < 0) or (loss == "gamma" and least <= 0):
             sign = ">= 0" if loss == "poisson" else "> 0"
@@ -262,7 +289,7 @@ class Reals:
             )
         return y
 
-    def network(self):
+    def network(self) -> dict[str, Any]:
         settings = self.settings
         for name, value in (("quantile", 0.5), ("huber_delta", 1.0)):
             given, loss = getattr(settings, name), name.split("_")[0]
@@ -270,7 +297,7 @@ class Reals:
                 raise ValueError(
                     f"{name}={given!r} is for loss={loss!r}, got loss={settings.loss!r}."
                 )
-        more = {}
+        more: dict[str, Any] = {}
         if settings.loss == "huber":
             more["bend"] = float(settings.huber_delta)
         if settings.loss == "quantile":
@@ -278,20 +305,22 @@ class Reals:
         out_activation = settings.out_activation or LOSSES[settings.loss].activation
         return dict(loss=settings.loss, out_activation=out_activation, **more)
 
-    def values(self, target, dtype):
+    def values(self, target: Array, dtype: DTypeLike) -> Array:
         return target.reshape(len(target), -1)
 
-    def training_weight(self, sample_weight, target, incremental):
+    def training_weight(
+        self, sample_weight: Array | None, target: Array, incremental: bool
+    ) -> Array | None:
         return sample_weight
 
-    def decide(self, output):
+    def decide(self, output: Array) -> Array:
         """Outputs with the quantiles of each target in ascending order: they do not cross."""
         if self.n_quantiles > 1:
             shape = len(output), -1, self.n_quantiles
             output = np.sort(output.reshape(shape), axis=2).reshape(output.shape)
         return output.ravel() if output.shape[1] == 1 else output
 
-    def score(self, target, output, weight):
+    def score(self, target: Array, output: Array, weight: Array | None) -> float:
         """R^2 or D^2 of outputs, in the units in which training sees targets."""
         if self.n_quantiles > 1:  # each target was repeated
             target = target[:, :: self.n_quantiles]
@@ -299,7 +328,9 @@ class Reals:
         target, prediction = (a.astype(np.float64) for a in (target, self.decide(output)))
         return self.measure(target, prediction, weight)
 
-    def measure(self, y, prediction, weight, unit=1.0):
+    def measure(
+        self, y: Any, prediction: Array, weight: ArrayLike | None, unit: float = 1.0
+    ) -> float:
         """``score`` of predictions; ``huber_delta`` is in multiples of ``unit``."""
         return score(
             self.settings.loss,
@@ -311,12 +342,15 @@ class Reals:
         )
 
     @property
-    def n_quantiles(self):
+    def n_quantiles(self) -> int:
         """Number of quantiles of each target."""
         return 1 if self.quantiles is None else len(self.quantiles)
 
 
-def checked_quantiles(quantile):
+Targets: TypeAlias = Classes | Labels | Reals
+
+
+def checked_quantiles(quantile: float | Sequence[float]) -> Array:
     """The quantiles as a vector, for a number or a list."""
     quantiles = np.atleast_1d(np.asarray(quantile, np.float64))
     inside = (quantiles > 0) & (quantiles < 1)

@@ -1,5 +1,7 @@
 """How many threads, and the helpers that run a kernel beside the calling thread."""
 
+from __future__ import annotations
+
 import itertools
 import multiprocessing
 import operator
@@ -7,19 +9,27 @@ import os
 import threading
 import weakref
 from _thread import start_new_thread
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Self, TypeAlias, TypeVar
 
 import joblib
 import numba
 
+from ._typing import Array
 from .kernels.team import ABORT
+
+Kernel: TypeAlias = Callable[..., Any]
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 # Below this many floating-point operations per thread and mini-batch, waiting for each other costs
 # more than a second thread brings.
 WORTH_A_THREAD = 600_000
 
 
-def choose_n_threads(n_threads, operations):
+def choose_n_threads(n_threads: int | None, operations: float) -> int:
     """The number of threads for mini-batches of ``operations`` floating-point operations.
 
     Parameters
@@ -52,13 +62,13 @@ def choose_n_threads(n_threads, operations):
     return max(1, min(worth, joblib.cpu_count(), numba.config.NUMBA_NUM_THREADS))
 
 
-def _core_of(thread):
+def _core_of(thread: int) -> int:
     """The core on which a thread of this process, by its native identifier, runs or ran last."""
     with open(f"/proc/self/task/{thread}/stat") as file:
         return int(file.read().rpartition(")")[2].split()[36])
 
 
-def _leave_to(caller):
+def _leave_to(caller: int) -> None:
     """Keep this thread, which lives for one fit, off the core on which the thread ``caller`` runs.
 
     Linux starts a thread on its parent's core and takes tens of milliseconds to spread them: as
@@ -77,7 +87,14 @@ def _leave_to(caller):
         pass
 
 
-def _help(kernel, arguments, caller, sync, errors, gone):
+def _help(
+    kernel: Kernel,
+    arguments: tuple[Any, ...],
+    caller: int,
+    sync: Array,
+    errors: list[BaseException],
+    gone: Lock,
+) -> None:
     """What a helper thread does: a kernel, until it is done or ``sync[ABORT]`` is set."""
     try:
         _leave_to(caller)
@@ -98,17 +115,20 @@ class Helpers:
     ``start_new_thread``: Python handles no signal between the start of a thread and the note of it.
     """
 
-    def __init__(self, n_threads, kernel, *arguments, sync):
+    def __init__(self, n_threads: int, kernel: Kernel, *arguments: Any, sync: Array) -> None:
         self._kernel, self._sync = kernel, sync
         self._arguments = [(*arguments, thread) for thread in range(1, n_threads)]
-        self._present = []  # a lock for each helper, which it releases when it goes
-        self._started, self._gone, self._errors = [], [], []
-        self._let_go = None
+        # A lock for each helper, which it releases when it goes.
+        self._present: list[threading.Lock] = []
+        self._started: list[int] = []
+        self._gone: list[bool] = []
+        self._errors: list[BaseException] = []
+        self._let_go: weakref.finalize[Any, Any] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def start(self):
+    def start(self) -> None:
         """Start them, if that has not been done. Inside the context, whatever interrupts it."""
         if self._let_go is not None:
             return
@@ -124,7 +144,7 @@ class Helpers:
         ]
         self._started.extend(map(start_new_thread, itertools.repeat(_help), tasks))
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._sync[ABORT] = 1
         interrupt = None
         while len(self._gone) < len(self._started):
@@ -138,7 +158,7 @@ class Helpers:
         if self._let_go is not None:
             self._let_go.detach()
 
-    def check(self):
+    def check(self) -> None:
         """Raise what a helper has raised."""
         if self._errors:
             raise self._errors[0]
@@ -149,13 +169,15 @@ _called = (
 )  # ``stop``, in a thread of ``results``: whether its caller wants no more
 
 
-def go_on():
+def go_on() -> None:
     """Raise KeyboardInterrupt in a thread of ``results`` whose caller was interrupted."""
     if hasattr(_called, "stop") and _called.stop.is_set():
         raise KeyboardInterrupt
 
 
-def results(function, arguments, n_threads):
+def results(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], n_threads: int
+) -> Iterator[Result]:
     """Yield ``function(argument)`` for each of the arguments, in order, from several threads.
 
     Ctrl-C in the calling thread interrupts those that are at work, as it would if they were called
@@ -167,7 +189,7 @@ def results(function, arguments, n_threads):
         return
     stop = threading.Event()
 
-    def call(argument):
+    def call(argument: Argument) -> Result:
         _called.stop = stop
         return function(argument)
 

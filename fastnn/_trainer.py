@@ -1,25 +1,30 @@
 """The driver of the training kernel: whole epochs, or a loss and its gradient."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
 
 from ._network import operations_per_example
 from ._pace import Pace
 from ._threads import Helpers, choose_n_threads, go_on
-from .kernels.layout import Params, empty_theta
+from ._typing import Array
+from .kernels.layout import Data, Net, Params, empty_theta
 from .kernels.plan import MICRO_BATCH, n_parts, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
 from .kernels.train import train as train_kernel
 
 
-def fields_of(records):
+def fields_of(records: Any) -> dict[str, Array]:
     """Views of each field, ``(n,)``: to write into these takes a tenth of what a record takes."""
     return {name: records[name] for name in records.dtype.names}
 
 
-def _most_entries(data, batch_size):
+def _most_entries(data: Data, batch_size: int) -> int | None:
     """The most entries that a micro-batch of CSR rows can have; None: X is dense."""
     if data.row_starts.size == 0:
         return None
@@ -47,7 +52,16 @@ class Trainer:
         Whether ``gradient`` is given, the sum over a mini-batch, and only updates are made.
     """
 
-    def __init__(self, net, theta, data, batch_size, n_threads=None, state=None, given=False):
+    def __init__(
+        self,
+        net: Net,
+        theta: Array,
+        data: Data,
+        batch_size: int,
+        n_threads: int | None = None,
+        state: Array | None = None,
+        given: bool = False,
+    ) -> None:
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
         operations = operations_per_example(net.units)
@@ -83,27 +97,27 @@ class Trainer:
         )
         self._helpers = Helpers(most_threads, self._kernel, *self._arguments, sync=self._sync)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._helpers.__exit__()
 
     @property
-    def updates(self):
+    def updates(self) -> int:
         """Number of updates so far; may be set before the first epoch."""
         return int(self._orders["updates"][0])
 
     @updates.setter
-    def updates(self, value):
+    def updates(self, value: int) -> None:
         self._orders["updates"][0] = value
 
-    def run_epoch(self, rows, rule):
+    def run_epoch(self, rows: Array, rule: Rule) -> float:
         """Go through the examples ``rows``, each at most once; returns the mean loss before each
         update."""
         return self.run_parts([rows], rule)
 
-    def run_parts(self, parts, rule):
+    def run_parts(self, parts: Iterable[Array], rule: Rule) -> float:
         """``run_epoch`` of rows that come in parts: all but the last whole mini-batches."""
         orders, n = self._orders, 0
         for name, value in zip(rule._fields, rule, strict=True):
@@ -115,7 +129,7 @@ class Trainer:
             n += len(rows)
         return float(orders["loss"][0]) / n
 
-    def _run(self, rows):
+    def _run(self, rows: Array) -> None:
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
         orders["end"][0] = n
@@ -139,7 +153,7 @@ class Trainer:
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
 
-    def loss_and_gradient(self, theta, rows, alpha):
+    def loss_and_gradient(self, theta: Array, rows: Array, alpha: float) -> tuple[float, Array]:
         """Loss of all examples and its gradient, at the parameters ``theta``."""
         self.theta[...] = theta
         loss = self.run_epoch(rows, Rule(GRADIENT, 0.0, float(alpha), 0.0, 0.0, 0.0))

@@ -1,7 +1,7 @@
-"""The types that users give and get."""
+"""The types that users give and get, and what modules hand each other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +19,15 @@ class Table(Protocol):
     def __dataframe__(self) -> Any: ...
 
 
+class DaskCollection(Protocol):
+    """An array, a dataframe or a series of Dask."""
+
+    def __dask_graph__(self) -> Any: ...
+
+
 Array: TypeAlias = NDArray[Any]
 Data: TypeAlias = ArrayLike | SparseMatrix | Table
+TableData: TypeAlias = Data | Sequence[Any]  # rows of numbers, text and None
 
 Units: TypeAlias = int | Sequence[int] | Array
 Activation: TypeAlias = str | tuple[str, float]
@@ -30,9 +37,14 @@ Scoring: TypeAlias = str | Callable[..., float]
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[Mapping[Any, float]]
 Seed: TypeAlias = int | np.random.RandomState
 
+Matrix: TypeAlias = Any  # an ndarray or a csr_array; SciPy has no types
+Method = TypeVar("Method", bound=Callable[..., Any])
+Estimator = TypeVar("Estimator")
+Warnings: TypeAlias = list[tuple[str, type[Warning]]]  # for when a fit has succeeded
 
-class Attributes:
-    """What both estimators have, for type checkers and editors: parameters, and what a fit sets."""
+
+class Parameters:
+    """The parameters that both estimators have: an estimator's own, or those of one fit."""
 
     hidden_layer_sizes: Units
     activation: Activation | Sequence[Activation]
@@ -70,6 +82,10 @@ class Attributes:
     weight_average: float | None
     loss: str
 
+
+class Attributes(Parameters):
+    """What both estimators have, for type checkers and editors: parameters, and what a fit sets."""
+
     coefs_: list[Array]
     intercepts_: list[Array]
     loss_: float
@@ -84,6 +100,6 @@ class Attributes:
     t_: int
     n_layers_: int
     n_outputs_: int
-    out_activation_: str
+    out_activation_: Activation
     n_features_in_: int
     feature_names_in_: Array

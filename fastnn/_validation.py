@@ -1,7 +1,10 @@
 """Validation after each epoch: the loss and the score of examples that are not trained on."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -11,16 +14,22 @@ from sklearn.utils.validation import indexable
 
 from ._inputs import scaled_weight
 from ._network import make_data
+from ._typing import Array, Matrix, Parameters
 from ._warn import warn
-from .kernels.layout import Data
+from .kernels.layout import Data, Net
 from .kernels.losses import CROSS_ENTROPY
 from .kernels.train import losses
+
+if TYPE_CHECKING:
+    from ._base import BaseMLP
+    from ._standardize import Standardization
+    from ._targets import Targets
 
 # Times the training loss of the first epoch, from which on the loss of X_val must be a mistake.
 OUT_OF_PROPORTION = 10
 
 
-def validation_loss(net, outputs, target, weight=None):
+def validation_loss(net: Net, outputs: Array, target: Array, weight: Array | None = None) -> float:
     """Mean loss of a network's outputs: the training loss without the penalty.
 
     Parameters
@@ -70,7 +79,16 @@ class Validation:
         ``predict``, or what does the same for data that are elsewhere.
     """
 
-    def __init__(self, settings, targets, net, theta, held, present, predict):
+    def __init__(
+        self,
+        settings: Parameters,
+        targets: Targets,
+        net: Net,
+        theta: Array,
+        held: Held,
+        present: Callable[[], BaseMLP],
+        predict: Callable[..., Array],
+    ) -> None:
         self._settings, self._targets, self._held = settings, targets, held
         self._net, self._theta, self._present = net, theta, present
         self._predict = predict
@@ -86,15 +104,15 @@ class Validation:
         # Compile what validation needs before the clock of ``max_time`` starts.
         self._loss(self._outputs())
 
-    def _outputs(self):
+    def _outputs(self) -> Array:
         """Outputs of the network for these examples, with its present weights."""
         held, n_threads = self._held, self._settings.n_threads
         return self._predict(self._net, self._theta, held.data, held.rows, n_threads)
 
-    def _loss(self, outputs):
+    def _loss(self, outputs: Array) -> float:
         return validation_loss(self._net, outputs, self._values, self._weight)
 
-    def evaluate(self):
+    def evaluate(self) -> tuple[float, float]:
         """Score and loss with the present weights; NaN where an output is not finite.
 
         Raises
@@ -108,7 +126,7 @@ class Validation:
             return float("nan"), loss
         if self._settings.scoring == "loss":
             return -loss, loss
-        reason = "it is not a number"
+        reason: str | ValueError = "it is not a number"
         try:
             score = self._score(outputs)
         except ValueError as error:
@@ -121,14 +139,14 @@ class Validation:
             ) from (reason if isinstance(reason, ValueError) else None)
         return score, loss
 
-    def _score(self, outputs):
+    def _score(self, outputs: Array) -> float:
         held = self._held
         if self._scorer is None:
             return self._targets.score(held.target, outputs, held.weight)
         weight = {} if held.weight is None else {"sample_weight": held.weight}
         return float(self._scorer(self._present(), held.X, held.y, **weight))
 
-    def compare(self, training_loss, loss):
+    def compare(self, training_loss: float, loss: float) -> None:
         """Warn where the first losses show that X_val is not what X is."""
         if self._held.given and not loss <= OUT_OF_PROPORTION * training_loss:
             warn(
@@ -139,7 +157,7 @@ class Validation:
             )
 
 
-def check_together(X_val, y_val, sample_weight_val):
+def check_together(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
     """Raise ValueError where validation examples are incomplete."""
     alone = X_val is None and sample_weight_val is not None
     if alone or (X_val is None) != (y_val is None):
@@ -148,7 +166,13 @@ def check_together(X_val, y_val, sample_weight_val):
         )
 
 
-def given_examples(examples, scaling, continued, X, y):
+def given_examples(
+    examples: tuple[Matrix, Array, Array | None],
+    scaling: Standardization,
+    continued: Array | None,
+    X: Any,
+    y: Any,
+) -> Held:
     """``Held`` of the examples that were given to ``fit`` for it.
 
     Parameters
@@ -168,7 +192,16 @@ def given_examples(examples, scaling, continued, X, y):
     return Held(data, rows, scaling.of_targets(target), weight, X, y, given=True)
 
 
-def a_part(settings, targets, data, target, sample_weight, X, y, rng):
+def a_part(
+    settings: Parameters,
+    targets: Targets,
+    data: Data,
+    target: Array,
+    sample_weight: Array | None,
+    X: Any,
+    y: Any,
+    rng: np.random.RandomState,
+) -> tuple[Array, Held]:
     """Set training examples aside; returns the others' rows, and ``Held`` of these."""
     train, test = divided(settings, targets, target, rng)
     weight = None if sample_weight is None else sample_weight[test]
@@ -179,7 +212,9 @@ def a_part(settings, targets, data, target, sample_weight, X, y, rng):
     return train, held_part(data, test, target[test], weight, X, y)
 
 
-def divided(settings, targets, target, rng):
+def divided(
+    settings: Parameters, targets: Targets, target: Array, rng: np.random.RandomState
+) -> tuple[Array, Array]:
     """The rows to train on and those to hold out, of examples with these targets."""
     _check_part(settings, targets, target)
     return train_test_split(
@@ -190,7 +225,7 @@ def divided(settings, targets, target, rng):
     )
 
 
-def held_part(data, rows, target, weight, X, y):
+def held_part(data: Data, rows: Array, target: Array, weight: Array | None, X: Any, y: Any) -> Held:
     """``Held`` of training examples, if these have a score."""
     if weight is not None and weight.sum(dtype=np.float64) == 0:
         raise ValueError(
@@ -201,7 +236,7 @@ def held_part(data, rows, target, weight, X, y):
     return Held(data, rows, target, weight, X, y, given=False)
 
 
-def _check_part(settings, targets, target):
+def _check_part(settings: Parameters, targets: Targets, target: Array) -> None:
     """Raise ValueError where the examples cannot be divided."""
     n, fraction = len(target), settings.validation_fraction
     n_test = math.ceil(fraction * n)

@@ -1,5 +1,7 @@
 """Compile every kernel ahead of time."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import numpy as np

@@ -4,8 +4,12 @@ They are callbacks as scikit-learn 1.9 has them, for ``set_callbacks`` of an est
 of a Pipeline that ends in one.
 """
 
+from __future__ import annotations
+
 import os
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import joblib
 import numpy as np
@@ -21,19 +25,19 @@ class _Callback:
 
     max_propagation_depth = None
 
-    def setup(self, estimator, context):
+    def setup(self, estimator: Any, context: Any) -> None:
         pass
 
-    def teardown(self, estimator, context):
+    def teardown(self, estimator: Any, context: Any) -> None:
         pass
 
-    def on_fit_task_begin(self, estimator, context):
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         pass
 
-    def on_fit_task_end(self, estimator, context):
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         pass
 
-    def _check_is_one(self, estimator):
+    def _check_is_one(self, estimator: Any) -> None:
         """Raise TypeError where there may be several fits: of folds, parameters, classes."""
         last = estimator
         while isinstance(last, Pipeline):
@@ -45,7 +49,7 @@ class _Callback:
             )
 
 
-def _is_epoch(estimator, context):
+def _is_epoch(estimator: Any, context: Any) -> bool:
     """Whether the task is an epoch, or an iteration of L-BFGS: a Pipeline has others."""
     return isinstance(estimator, BaseMLP) and context.task_name in ("epoch", "iteration")
 
@@ -80,15 +84,19 @@ class Checkpoint(_Callback):
     True
     """
 
-    def __init__(self, path, every=1):
-        self.path, self.every = path, every
+    def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
+        self.path: str | os.PathLike[str] = path
+        self.every: int = every
 
-    def setup(self, estimator, context):
+    def setup(self, estimator: Any, context: Any) -> None:
         self._check_is_one(estimator)
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every must be an int >= 1, got {self.every!r}.")
 
-    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+    # scikit-learn gives a hook what it has a parameter for.
+    def on_fit_task_end(  # type: ignore[override]
+        self, estimator: Any, context: Any, *, fitted_estimator: Any
+    ) -> None:
         # An epoch that was interrupted is not one to go on from.
         if not _is_epoch(estimator, context) or estimator.stop_reason_ == "interrupted":
             return
@@ -97,7 +105,7 @@ class Checkpoint(_Callback):
         if n % self.every == 0 or is_last:
             self._write(fitted_estimator.set_callbacks())
 
-    def _write(self, estimator):
+    def _write(self, estimator: Any) -> None:
         path = os.fspath(self.path)
         beside = path + ".unfinished"
         try:
@@ -141,14 +149,16 @@ class ReduceOnPlateau(_Callback):
     True
     """
 
-    def __init__(self, factor=0.5, patience=5, min_rate=1e-6):
-        self.factor, self.patience, self.min_rate = factor, patience, min_rate
+    def __init__(self, factor: float = 0.5, patience: int = 5, min_rate: float = 1e-6) -> None:
+        self.factor: float = factor
+        self.patience: int = patience
+        self.min_rate: float = min_rate
 
-    def setup(self, estimator, context):
+    def setup(self, estimator: Any, context: Any) -> None:
         if not 0 < self.factor < 1:
             raise ValueError(f"factor must be in (0, 1), got {self.factor!r}.")
 
-    def on_fit_task_begin(self, estimator, context):
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         if not _is_epoch(estimator, context):
             return
         if estimator.solver == "lbfgs" or estimator.learning_rate != "constant":
@@ -163,7 +173,7 @@ class ReduceOnPlateau(_Callback):
         rate = initial * self.factor ** self._n_plateaus(curve, estimator.tol)
         estimator._optimizer.learning_rate = max(rate, min(self.min_rate, initial))
 
-    def _n_plateaus(self, curve, tol):
+    def _n_plateaus(self, curve: Sequence[float], tol: float) -> int:
         best, n_stalled, n = np.inf, 0, 0
         for loss in curve:
             n_stalled = 0 if loss <= best - tol else n_stalled + 1
@@ -197,17 +207,17 @@ class History(_Callback):
     ['epoch', 'learning_rate', 'loss', 'seconds', 'validation_loss', 'validation_score']
     """
 
-    def __init__(self):
-        self.epochs = []
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
 
-    def setup(self, estimator, context):
+    def setup(self, estimator: Any, context: Any) -> None:
         self._check_is_one(estimator)
         self.epochs = []
 
-    def on_fit_task_begin(self, estimator, context):
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         self._began = time.perf_counter()
 
-    def on_fit_task_end(self, estimator, context):
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         # L-BFGS begins one iteration more than there are.
         if not _is_epoch(estimator, context) or estimator.n_iter_ == len(self.epochs):
             return

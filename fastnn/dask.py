@@ -5,20 +5,45 @@ machine does: the same checks, shuffles, schedules, early stopping. X stays on t
 sum gradients over its rows: ``_dask_examples`` says how.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
 import dask
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
 from . import _classifier, _regressor
 from ._base import BaseMLP
 from ._dask_examples import Distributed, in_rows
 from ._state import restore, state_of
+from ._typing import Array, DaskCollection, Data
+
+if TYPE_CHECKING:
+    from ._examples import Examples
+    from ._streams import Stream
 
 
-class OnDask:
+Local = TypeVar("Local", bound=BaseMLP)
+
+
+class OnDask(BaseMLP, Generic[Local]):
     """What the two estimators add to those of one machine."""
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    _local: type[Local]
+
+    def fit(
+        self,
+        X: Data | Stream | DaskCollection,
+        y: Data | DaskCollection | None = None,
+        sample_weight: ArrayLike | DaskCollection | None = None,
+        *,
+        X_val: Data | DaskCollection | None = None,
+        y_val: Data | DaskCollection | None = None,
+        sample_weight_val: ArrayLike | DaskCollection | None = None,
+    ) -> Self:
         """Fit the network to X and y.
 
         Parameters
@@ -59,13 +84,14 @@ class OnDask:
             )
         validation = dask.compute(X_val, y_val, sample_weight_val)
         names = "X_val", "y_val", "sample_weight_val"
-        return super().fit(X, y, sample_weight, **dict(zip(names, validation, strict=True)))
+        given: tuple[Any, Any, Any] = X, y, sample_weight
+        return super().fit(*given, **dict(zip(names, validation, strict=True)))
 
     @staticmethod
-    def _examples(X):
+    def _examples(X: Any) -> type[Examples]:
         return Distributed if dask.is_dask_collection(X) else BaseMLP._examples(X)
 
-    def to_local(self):
+    def to_local(self) -> Local:
         """The same estimator for one machine, which needs no Dask.
 
         Returns
@@ -77,7 +103,11 @@ class OnDask:
         restore(local, state_of(self))
         return local
 
-    def predict(self, X):
+    @overload
+    def predict(self, X: DaskCollection) -> Any: ...
+    @overload
+    def predict(self, X: Data) -> Array: ...
+    def predict(self, X: Any) -> Any:
         """Predict as on one machine; of a Dask X lazily, one partition at a time.
 
         Parameters
@@ -92,7 +122,7 @@ class OnDask:
         """
         return self._by_partitions("predict", X)
 
-    def _by_partitions(self, name, X):
+    def _by_partitions(self, name: str, X: Any) -> Any:
         method = getattr(self.to_local(), name)
         if not dask.is_dask_collection(X):
             return method(X)
@@ -106,11 +136,11 @@ class OnDask:
         )
 
 
-def _of_partition(X, method):
+def _of_partition(X: Any, method: Callable[[Any], Array]) -> Array:
     return method(X) if len(X) > 0 else method(np.zeros((1, X.shape[1])))[:0]
 
 
-class MLPClassifier(OnDask, _classifier.MLPClassifier):
+class MLPClassifier(OnDask[_classifier.MLPClassifier], _classifier.MLPClassifier):
     """``fastnn.MLPClassifier`` for Dask arrays and dataframes.
 
     Parameters, fitted attributes and methods are those of ``fastnn.MLPClassifier``; predictions of
@@ -137,7 +167,11 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
 
     _local = _classifier.MLPClassifier
 
-    def predict_proba(self, X):
+    @overload
+    def predict_proba(self, X: DaskCollection) -> Any: ...
+    @overload
+    def predict_proba(self, X: Data) -> Array: ...
+    def predict_proba(self, X: Any) -> Any:
         """Predict class probabilities; of a Dask X lazily.
 
         Parameters
@@ -152,7 +186,11 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
         """
         return self._by_partitions("predict_proba", X)
 
-    def predict_log_proba(self, X):
+    @overload
+    def predict_log_proba(self, X: DaskCollection) -> Any: ...
+    @overload
+    def predict_log_proba(self, X: Data) -> Array: ...
+    def predict_log_proba(self, X: Any) -> Any:
         """Predict the logarithm of class probabilities; of a Dask X lazily.
 
         Parameters
@@ -167,7 +205,12 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
         """
         return self._by_partitions("predict_log_proba", X)
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self,
+        X: Data | DaskCollection,
+        y: Data | DaskCollection,
+        sample_weight: ArrayLike | DaskCollection | None = None,
+    ) -> float:
         """Accuracy of the predictions.
 
         Parameters
@@ -187,7 +230,7 @@ class MLPClassifier(OnDask, _classifier.MLPClassifier):
         return float(accuracy_score(y, prediction, sample_weight=weight))
 
 
-class MLPRegressor(OnDask, _regressor.MLPRegressor):
+class MLPRegressor(OnDask[_regressor.MLPRegressor], _regressor.MLPRegressor):
     """``fastnn.MLPRegressor`` for Dask arrays and dataframes.
 
     See ``MLPClassifier`` of this module; all that is said there holds here.
@@ -210,7 +253,12 @@ class MLPRegressor(OnDask, _regressor.MLPRegressor):
 
     _local = _regressor.MLPRegressor
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self,
+        X: Data | DaskCollection,
+        y: Data | DaskCollection,
+        sample_weight: ArrayLike | DaskCollection | None = None,
+    ) -> float:
         """Share of the loss that the predictions explain, as of ``fastnn.MLPRegressor``.
 
         Parameters

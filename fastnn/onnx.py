@@ -4,14 +4,20 @@ Registering is a call, not what an import does: it changes a table of skl2onnx f
 process, and an import that nothing seems to use would soon be tidied away.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from ._activations import check_activations
 from ._classifier import MLPClassifier
 from ._regressor import MLPRegressor
+from ._typing import Activation, Array
 from .kernels.activations import (
     ACTIVATIONS,
     EXP,
@@ -28,7 +34,7 @@ from .kernels.activations import (
 )
 
 
-def register():
+def register() -> None:
     """Tell skl2onnx how to convert ``MLPClassifier`` and ``MLPRegressor``, also in a Pipeline.
 
     Afterwards ``skl2onnx.to_onnx`` and ``skl2onnx.convert_sklearn`` take them. Without it they
@@ -68,7 +74,7 @@ def register():
 class _Graph:
     """Nodes of a graph that computes in one type. Names of intermediate results are its values."""
 
-    def __init__(self, scope, operator, container):
+    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         from onnx import TensorProto
         from skl2onnx.common.data_types import DoubleTensorType
 
@@ -79,7 +85,7 @@ class _Graph:
         self.float32, self.int64 = TensorProto.FLOAT, TensorProto.INT64
         self._string = TensorProto.STRING
 
-    def __call__(self, op, *inputs, out=None, **attributes):
+    def __call__(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         """Add a node; returns the name of its first result, which is ``out`` if that is given."""
         outputs = [out or self._name(op)]
         if op == "TopK":
@@ -88,7 +94,7 @@ class _Graph:
         self._container.add_node(op, list(inputs), outputs, name=name, **attributes)
         return outputs[0]
 
-    def numbers(self, values):
+    def numbers(self, values: ArrayLike) -> str:
         """Constants of the type in which the graph computes."""
         with np.errstate(over="ignore"):
             array = np.asarray(values).astype(self._dtype)
@@ -99,22 +105,22 @@ class _Graph:
             )
         return self._constant(self.type, array)
 
-    def integers(self, values):
+    def integers(self, values: ArrayLike) -> str:
         return self._constant(self.int64, np.asarray(values, np.int64))
 
-    def strings(self, values):
+    def strings(self, values: Sequence[str]) -> str:
         return self._constant(self._string, np.array([text.encode() for text in values]))
 
-    def _constant(self, kind, array):
+    def _constant(self, kind: int, array: Array) -> str:
         name = self._name("constant")
         self._container.add_initializer(name, kind, array.shape, array.ravel().tolist())
         return name
 
-    def _name(self, text):
+    def _name(self, text: str) -> str:
         return self._scope.get_unique_variable_name(text.lower())
 
 
-def _activate(graph, function, z):
+def _activate(graph: _Graph, function: Activation, z: str) -> str:
     """Add an activation function, by the definition that kernels have of it."""
     name, k = function if isinstance(function, tuple) else (function, None)
     entry = ACTIVATIONS[name]
@@ -153,7 +159,7 @@ def _activate(graph, function, z):
     raise NotImplementedError(f"There is no ONNX for the activation {function!r}.")
 
 
-def _outputs(graph, operator):
+def _outputs(graph: _Graph, operator: Any) -> str:
     """Add the network; returns the name of its outputs, ``(n, n_outputs)``."""
     model = operator.raw_operator
     functions = check_activations(model.activation, len(model.coefs_) - 1, model.out_activation_)
@@ -166,7 +172,7 @@ def _outputs(graph, operator):
     return a
 
 
-def _set_type(operator, place, n_columns):
+def _set_type(operator: Any, place: int, n_columns: int) -> None:
     """Set the type of a result of floats, which is that of the inputs or float32."""
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
@@ -175,7 +181,7 @@ def _set_type(operator, place, n_columns):
     operator.outputs[place].set_type(make([given.get_first_dimension(), n_columns]))
 
 
-def _check_inputs(operator):
+def _check_inputs(operator: Any) -> None:
     """Raise an error where inputs are not one matrix of numbers, or the model is not fitted."""
     from skl2onnx.common.data_types import (
         BooleanTensorType,
@@ -191,7 +197,7 @@ def _check_inputs(operator):
     check_input_and_output_types(operator, good_input_types=numbers)
 
 
-def _labels(model):
+def _labels(model: MLPClassifier) -> Any:
     """The classes as ONNX has them: int64, or a list of str."""
     classes = model.classes_
     if len(classes) == 1:
@@ -207,7 +213,7 @@ def _labels(model):
     return integers
 
 
-def _classifier_shapes(operator):
+def _classifier_shapes(operator: Any) -> None:
     from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
     _check_inputs(operator)
@@ -221,7 +227,7 @@ def _classifier_shapes(operator):
     _set_type(operator, 1, max(2, model.n_outputs_))
 
 
-def _convert_classifier(scope, operator, container):
+def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     model, graph = operator.raw_operator, _Graph(scope, operator, container)
     label, probability = (variable.full_name for variable in operator.outputs)
     targets = model._targets(model, model.n_outputs_)
@@ -246,12 +252,12 @@ def _convert_classifier(scope, operator, container):
     graph("Gather", constant(labels), place, axis=0, out=label)
 
 
-def _regressor_shapes(operator):
+def _regressor_shapes(operator: Any) -> None:
     _check_inputs(operator)
     _set_type(operator, 0, operator.raw_operator.n_outputs_)
 
 
-def _convert_regressor(scope, operator, container):
+def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
     model, graph = operator.raw_operator, _Graph(scope, operator, container)
     n_quantiles = model._targets(model, model.n_outputs_).n_quantiles
     a, prediction = _outputs(graph, operator), operator.outputs[0].full_name

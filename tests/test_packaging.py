@@ -220,10 +220,23 @@ def installed_to_be_read(request, wheel, tmp_path):
     return executable
 
 
-def test_type_checkers_see_the_types_of_what_users_call(installed_to_be_read, tmp_path):
+TYPE_CHECKERS = {
+    "mypy": ["mypy", "--strict", "--python-executable"],
+    "pyright": ["pyright", "--pythonpath"],
+}
+
+
+@pytest.mark.parametrize("checker", ["mypy", pytest.param("pyright", marks=pytest.mark.nightly)])
+def test_type_checkers_see_the_types_of_what_users_call(checker, installed_to_be_read, tmp_path):
     use = shutil.copy(ROOT / "tests" / "typed_use.py", tmp_path)
-    options = ["--strict", "--python-executable", installed_to_be_read]
-    done = python("-P", "-m", "mypy", *options, use, cwd=tmp_path)
+    check = "-P", "-m", *TYPE_CHECKERS[checker]
+    done = python(*check, installed_to_be_read, use, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.nightly
+def test_mypy_finds_nothing_in_fastnn_itself(tmp_path):
+    done = python("-P", "-m", "mypy", "--cache-dir", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
