@@ -91,7 +91,7 @@ def prepare_grid(library, backend, max_iter):
     return run
 
 
-SOURCES = "memory", "arrays", "Parquet"
+SOURCES = "memory", "arrays", "Parquet", "Parquet with cache"
 
 
 def prepare_stream(source, case):
@@ -107,7 +107,7 @@ def prepare_stream(source, case):
                 yield X[rows], y[rows]
 
         data = (Stream(batches, buffer_rows=buffer_rows),)
-    if source == "Parquet":
+    if source.startswith("Parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -115,7 +115,8 @@ def prepare_stream(source, case):
         columns = {f"x{i}": column for i, column in enumerate(X.T.copy())}
         path = Path(folder.name, "all.parquet")
         pq.write_table(pa.table({**columns, "y": y}), path, row_group_size=buffer_rows)
-        data = (Stream(path, target="y", buffer_rows=buffer_rows),)
+        cache = folder.name if source == "Parquet with cache" else None
+        data = (Stream(path, target="y", buffer_rows=buffer_rows, cache=cache),)
 
     def run(epochs):
         model = _classifier("fastnn")(**{**parameters(case), "max_iter": epochs})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -202,6 +203,22 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
 
         given = as_table(X), y, sample_weight
         examples = self._examples(X)(self, settings, *given, first_pass, incremental)
+        with contextlib.closing(examples):
+            arguments = examples, given, validation, held_out, report
+            return self._train(settings, first_pass, incremental, *arguments)
+
+    def _train(
+        self,
+        settings: Parameters,
+        first_pass: bool,
+        incremental: bool,
+        examples: Examples,
+        given: tuple[Any, Any, Any],
+        validation: tuple[Any, Any, Any],
+        held_out: Array | None,
+        report: Report | MemberReport | None,
+    ) -> Warnings:
+        """``_fit`` from the first network on; parameters as there."""
         targets, dtype = examples.targets, examples.dtype
         if settings.lazy_update and not examples.is_sparse:
             raise ValueError(

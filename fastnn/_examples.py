@@ -11,6 +11,7 @@ Those of a stream and of Dask have the same methods: _stream_examples, _dask_exa
     n                               how many are trained on
     data(batch_size)                ``Data`` of the kernels
     epoch(shuffled)                 the rows of ``data`` of an epoch, in parts one after the other
+    close()                         when the fit has ended, however it did
     make_trainer, predict           ``Trainer`` and ``predict``, or what stands for them elsewhere
 """
 
@@ -89,6 +90,9 @@ class Arrays:
         # What tells them from others, for checkpoints.
         self.described = {"X": self._X, "y": self._target, "sample_weight": self._weight}
         self._order = np.arange(self.n)
+
+    def close(self) -> None:
+        pass
 
     def feature_scaler(self) -> StandardScaler:
         return scaler_of(self._X)

@@ -283,9 +283,14 @@ def _needs_no_validation(estimator: BaseEstimator, X: Any) -> bool:
     )
 
 
+def has_plain_form(X: Any, n_features: int | None) -> bool:
+    """Whether X is an array of numbers as kernels take them, with so many columns."""
+    return is_table_of_floats(X, n_features) and bool(X.flags.c_contiguous)
+
+
 def is_plain(X: Any, n_features: int | None) -> bool:
-    """Whether X is an array of finite numbers as kernels take them, with so many columns."""
-    if not (is_table_of_floats(X, n_features) and X.flags.c_contiguous):
+    """``has_plain_form``, and of finite numbers."""
+    if not has_plain_form(X, n_features):
         return False
     if X.size < 1000:
         return bool(np.isfinite(X).all())

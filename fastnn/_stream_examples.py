@@ -19,20 +19,22 @@ import scipy.sparse as sp
 import sklearn
 from sklearn.base import is_classifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import validate_data
 
+from ._disk_cache import DiskCache
 from ._examples import Shuffled, in_codes
 from ._inputs import (
     as_table,
     checked_data,
     checked_labels,
     checked_weight_of_part,
-    is_plain,
+    has_plain_form,
     refuse_no_weight,
     weight_scale,
 )
 from ._network import make_data, predict
-from ._standardize import scaler_of
+from ._standardize import BLOCK_SIZE, scaler_of
 from ._state import shallow_copy
 from ._streams import numbers_of
 from ._trainer import Trainer
@@ -87,7 +89,8 @@ class _Seen:
         self.kept: list[Array] | None = [] if keeps else None
 
     def add(self, y: Matrix) -> None:
-        checked_labels(y)
+        if y.ndim == 2 or y.dtype.kind not in "biuU":  # these are labels, whatever they are
+            checked_labels(y)
         counts: Array
         if y.ndim == 2:
             counts = np.asarray((y != 0).sum(axis=0), np.float64).ravel()
@@ -130,6 +133,9 @@ class Streamed:
     _seen: Any
     _nameless: Any
     _held: Array | None
+    _room: Array | None
+    _cache: Any
+    _weights: Any
     _by_class: list[Array] | None
     _buffers: Any
     _reading: Future[int]
@@ -149,16 +155,29 @@ class Streamed:
     ) -> None:
         if y is not None or sample_weight is not None:
             raise ValueError("A stream has y and sample_weight in its batches: leave them out.")
-        if incremental or settings.solver == "lbfgs":
+        if incremental:
+            raise ValueError("A stream is for fit: partial_fit takes one batch.")
+        if settings.solver == "lbfgs":
             raise ValueError(
-                "A stream is for fit with a solver other than 'lbfgs'; partial_fit takes one batch."
+                "solver='lbfgs' needs all examples at once, but X is a Stream: set solver='adam' "
+                "or another one, or give X and y as arrays."
             )
         self._estimator, self._stream, self._settings = estimator, stream, settings
         self._like = self._names = self._nameless = self._n_rows = self._held = self.targets = None
-        self._learn(first_pass)
+        self._room = None
+        self._cache = None if stream.cache is None else DiskCache(stream.cache)
+        try:
+            self._learn(first_pass)
+        except BaseException:
+            self.close()
+            raise
         self.n, self.n_features, self.dtype = self._n_rows, estimator.n_features_in_, self._like[0]
         described = stream.buffer_rows, self.n, self.n_features, self.dtype.str
         self.described = {"X": described, "y": None, "sample_weight": None}
+
+    def close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
 
     def _learn(self, first_pass: bool) -> None:
         """The first pass: what the examples are."""
@@ -197,8 +216,8 @@ class Streamed:
         n, self._total, self._largest = 0, 0.0, 1.0
         seen = self._seen
 
-        def examine(y: Matrix) -> Array | None:
-            return self.targets.encode(y) if seen is None else seen.add(y)
+        def examine(y: Matrix, weight: Array | None) -> tuple[Array | None, Array | None]:
+            return self.targets.encode(y) if seen is None else seen.add(y), weight
 
         for first, X, target, weight in self._batches("in the first pass", examine, first_pass):
             n = first + len(X)
@@ -229,26 +248,41 @@ class Streamed:
             self._largest *= weights.max()
 
     def _batches(
-        self, when: str, encode: Callable[[Matrix], Any], reset: bool = False
+        self, when: str, change: Callable[[Any, Array | None], Any], reset: bool = False
     ) -> Iterator[tuple[int, Array, Any, Array | None]]:
-        """One pass: number of the first row, X, target and weight of each batch, as checked."""
-        first, number = 0, -1
-        for number, batch in enumerate(self._stream._opened()):
+        """One pass: number of the first row, X, target and weight of each batch, as checked.
+
+        ``change(y, sample_weight)`` gives the last two. After the first pass a batch comes in
+        pieces, which are copied while they are in the cache of the CPU.
+        """
+        first, number, again = 0, -1, self._n_rows is not None
+        cached = again and self._cache is not None
+        source: Any = self._cache.batches() if cached else self._stream._opened()
+        for number, batch in enumerate(source):
             with _naming(number, first, when):
-                X, y, weight = self._stream._parts(batch)
+                X, y, weight = batch if cached else self._stream._parts(batch)
                 if sp.issparse(X):
                     raise TypeError("X is sparse, but a stream takes dense X alone.")
                 if len(X) == 0:
                     continue
-                X, y, weight = self._checked(X, y, weight, reset and first == 0)
-                target = encode(y)
-                if self._n_rows is not None and first + len(X) > self._n_rows:
+                if not cached:
+                    X, y, weight = self._checked(X, y, weight, reset and first == 0)
+                    if self._cache is not None:
+                        self._cache.add(X, y, weight)
+                target, weight = change(y, weight)
+                if again and first + len(X) > self._n_rows:
                     raise ValueError(
                         f"There are more examples than the {self._n_rows} of the first pass."
                     )
-            yield first, X, target, weight
+            size = max(1, BLOCK_SIZE // X.shape[1]) if again else len(X)
+            for rows in gen_batches(len(X), size):
+                piece = _of((X, target, weight), rows)
+                if again and not cached and not np.isfinite(piece[0]).all():
+                    with _naming(number, first, when):
+                        checked_data(self._nameless or self._estimator, X, y, reset=False)
+                yield first + rows.start, *piece
             first += len(X)
-        if self._n_rows is not None and first < self._n_rows:
+        if again and first < self._n_rows:
             if first == 0:
                 raise ValueError(
                     f"The stream yields nothing {when}: each call of its function must give the "
@@ -265,9 +299,10 @@ class Streamed:
         """X, y and weight of a batch, which are to be of the types of the first one."""
         if y is None:
             raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
-        estimator, numbers = self._estimator, numbers_of(X)
+        estimator, numbers = self._estimator, numbers_of(X, self._room)
         self._library = type(X).__module__.partition(".")[0]  # which makes tables, if it is one
         if numbers is not None:
+            self._room = numbers.base
             if self._names != X.schema.names:
                 validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
                 # From here on names need not be known to who looks at the numbers.
@@ -286,14 +321,15 @@ class Streamed:
         return X, y, weight
 
     def _is_plain(self, X: Any, y: Any) -> bool:
-        """Whether validation would give a batch back as it is, once the first pass is done."""
+        """Whether validation would give a batch of finite X back as it is."""
+        plain = "biu" if self.targets.kind == "real" else "biuU"
         return (
             (self._nameless is not None or not hasattr(self._estimator, "feature_names_in_"))
-            and is_plain(X, self.n_features)
+            and has_plain_form(X, self.n_features)
             and type(y) is np.ndarray
             and y.ndim == self._like[2]
             and len(y) == len(X)
-            and (y.dtype.kind in "biuU" or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
+            and (y.dtype.kind in plain or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
         )
 
     def _encode(self, y: Matrix) -> Array:
@@ -337,7 +373,7 @@ class Streamed:
         held = np.zeros(self._n_rows, bool)
         held[test] = True
         part = []
-        for first, *piece in self._batches("while some are set aside", _dense):
+        for first, *piece in self._batches("while some are set aside", lambda y, w: (_dense(y), w)):
             part.append(_of(piece, held[first : first + len(piece[0])]))
         places = np.searchsorted(np.flatnonzero(held), test)  # in the order in which fit has them
         X, y, weight = _of(_joined(part), places)
@@ -375,6 +411,7 @@ class Streamed:
             codes=self._y if self._as_codes else None,
             targets=None if self._as_codes else self._y,
         )
+        self._weights = None
         if self._weighted:
             self._weights = np.zeros(n, dtype)
             self._scale = weight_scale(self._largest)
@@ -427,35 +464,63 @@ class Streamed:
     def _filled(self, epoch: int) -> Iterator[int]:
         """Fill both buffers in turn, from this epoch on; yields the first row of each."""
         with sklearn.config_context(**self._config):
-            start, written = self._size, 0
+            start, written, n = self._size, 0, 0
             for number in itertools.count(epoch):
-                batches = self._batches(f"in epoch {number}", self._encode)
-                for at, piece in _cut(map(self._to_train, batches), self._size):
+                batches = self._batches(f"in epoch {number}", self._to_train)
+                for at, piece in _cut(map(self._left, batches), self._size):
                     if self._leaving:
                         return
                     if at == 0:
                         if written:
                             yield start
                         start = self._size - start
-                    self._write(start + at, *piece)
-                    written = at + len(piece[0])
+                    rows = slice(start + at, start + at + len(piece[0]))
+                    self._write(rows, *piece)
+                    if self._cache is not None:
+                        X, *others = self._columns(rows)
+                        self._cache.replace(n, None if self._held is None else X, *others)
+                    written, n = at + len(piece[0]), n + len(piece[0])
                 yield start
                 written = 0
+                if self._cache is not None:
+                    yield from self._filled_again(start)
 
-    def _to_train(self, batch: tuple[int, Array, Array, Array | None]) -> Piece:
-        """What is trained on of a batch, as kernels take it."""
-        first, X, target, weight = batch
+    def _filled_again(self, start: int) -> Iterator[int]:
+        """``_filled`` from what the cache has of the epoch before."""
+        while True:
+            self._cache.rewind()
+            for size in self._sizes:
+                if len(self._sizes) > 1:  # otherwise all is there
+                    start = self._size - start
+                    for rows in gen_batches(size, max(1, BLOCK_SIZE // self.n_features)):
+                        if self._leaving:
+                            return
+                        self._cache.read(
+                            *self._columns(slice(start + rows.start, start + rows.stop))
+                        )
+                yield start
+
+    def _to_train(self, y: Matrix, weight: Array | None) -> tuple[Array, Array | None]:
+        """Target and weight of a batch, as kernels take them."""
+        target = self._encode(y)
         weight = self._training_weight(weight, target)
         target = self._scaling.of_targets(target)
         if not self._as_codes:
             target = self.targets.values(target, self.dtype)
-        piece = X, target, weight
-        if self._held is not None:
-            piece = _of(piece, ~self._held[first : first + len(X)])
-        return piece
+        return target, weight
 
-    def _write(self, row: int, X: Array, target: Array, weight: Array | None) -> None:
-        rows = slice(row, row + len(X))
+    def _left(self, piece: tuple[int, Array, Array, Array | None]) -> Piece:
+        """What is trained on of a piece of a batch."""
+        first, X, target, weight = piece
+        if self._held is None:
+            return X, target, weight
+        return _of((X, target, weight), ~self._held[first : first + len(X)])
+
+    def _columns(self, rows: slice) -> tuple[Array | None, ...]:
+        """These rows of the buffers, of X, targets and weights."""
+        return _of((self._X, self._y, self._weights), rows)
+
+    def _write(self, rows: slice, X: Array, target: Array, weight: Array | None) -> None:
         self._X[rows], self._y[rows] = X, target
         if weight is not None:
             self._weights[rows] = weight * self._scale

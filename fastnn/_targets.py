@@ -164,6 +164,8 @@ class Classes(_Classified):
         super().__init__(settings, classes, len(classes) if self.kind == "multiclass" else 1)
 
     def encode(self, y: Array) -> Array:
+        if len(self.classes) == 2:  # a search takes ten times as long: it guesses, in vain
+            return (y == self.classes[1]).astype(np.intp)
         return np.searchsorted(self.classes, y)
 
     def values(self, target: Array, dtype: DTypeLike) -> Array:

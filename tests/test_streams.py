@@ -1,7 +1,9 @@
 """Fits from batches that are read again and again: the numbers of fit, and its errors."""
 
 import itertools
+import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -17,6 +19,7 @@ import scipy.sparse as sp
 from sklearn.metrics import accuracy_score
 
 from fastnn import MLPClassifier, MLPRegressor, Stream, TabularClassifier
+from fastnn._streams import numbers_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -254,6 +257,100 @@ def test_text_and_integers_of_tables_are_labels(tmp_path):
     assert accuracy_score(y, found.predict(frame[COLUMNS])) > 0.4
 
 
+def files_in(folder):
+    """What this process has open there, of files with a name and without."""
+    if sys.platform != "linux":
+        return os.listdir(folder)
+    found = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    opened = [os.readlink(path) for path in found if os.path.lexists(path)]
+    return os.listdir(folder) + [path for path in opened if path.startswith(str(folder))]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("buffer_rows", [150, 2000])
+def test_a_cache_on_disk_changes_no_bit(kind, weighted, early_stopping, buffer_rows, tmp_path):
+    make, y = TARGETS[kind]
+    arrays = (X, y, WEIGHT) if weighted else (X, y)
+    settings = dict(SETTINGS, standardize=True, early_stopping=early_stopping)
+    n_passes = itertools.count()
+
+    def give():
+        next(n_passes)
+        return batches(*arrays)()
+
+    found = make(**settings).fit(Stream(give, buffer_rows=buffer_rows, cache=tmp_path))
+    assert next(n_passes) == 1
+    assert not files_in(tmp_path)
+    assert_same(found, make(**settings).fit(Stream(batches(*arrays), buffer_rows=buffer_rows)))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"class_weight": "balanced"},
+        {"class_weight": {"yes": 3.0}, "early_stopping": True},
+        {"max_iter": 1},
+        {"shuffle": False, "max_iter": 7},
+    ],
+    ids=str,
+)
+def test_a_cache_goes_with_labels_of_text_and_columns_of_float32(more, tmp_path):
+    y = TARGETS["two classes"][1].astype(object)
+    columns = dict(zip(COLUMNS, X.T.astype(np.float32), strict=True))
+    pq.write_table(pa.table({**columns, "y": y}), tmp_path / "all.parquet", row_group_size=300)
+    fits = [
+        MLPClassifier(**{**SETTINGS, **more}).fit(
+            Stream(tmp_path / "all.parquet", target="y", buffer_rows=150, cache=cache)
+        )
+        for cache in (None, tmp_path)
+    ]
+    assert_same(*fits)
+    assert fits[0].coefs_[0].dtype == np.float32
+
+
+def test_a_cache_is_removed_where_a_fit_fails(tmp_path, after_epochs):
+    bad = Stream(failing((0, 4), with_nan), cache=tmp_path)
+    model = MLPRegressor(**SETTINGS)
+    with pytest.raises(ValueError, match="Batch 4"):
+        model.fit(bad)
+    assert not files_in(tmp_path)
+    stream = Stream(batches(X, SCORE), cache=tmp_path, buffer_rows=64)
+    with pytest.raises(ValueError, match="activation") as kept:
+        MLPRegressor(**SETTINGS, activation=["relu", "tanh"]).fit(stream)
+    assert not files_in(tmp_path), kept
+    if hasattr(model, "set_callbacks"):  # scikit-learn 1.9
+
+        def interrupt(estimator, fitted):
+            assert files_in(tmp_path) or sys.platform != "linux"
+            signal.raise_signal(signal.SIGINT)
+
+        with pytest.warns(UserWarning, match="interrupted"):
+            model.set_callbacks(after_epochs(interrupt)).fit(stream)
+        assert model.n_iter_ == 1
+        assert not files_in(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit on the size of a file")
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path):
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = MLPRegressor(**SETTINGS, warm_start=True).fit(X, SCORE)
+    before = joblib.hash(vars(model))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=f"cache of the stream in '{tmp_path}'.*more room"):
+            model.fit(Stream(batches(X, SCORE), cache=tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert joblib.hash(vars(model)) == before
+    assert not files_in(tmp_path)
+    with pytest.raises(ValueError, match="cache must be a folder"):
+        Stream(batches(X, SCORE), cache=tmp_path / "nowhere")
+
+
 def failing(where, replace, y=SCORE):
     """Batches of which number ``where[1]`` is another from pass ``where[0]`` on."""
     passes = itertools.count()
@@ -373,7 +470,7 @@ MISTAKES = [
     ([FRAME], {"features": ["a", "b"], "weight": "b"}, ValueError, r"\['b'\] of target or weight"),
     (lambda: None, {}, TypeError, "must give batches, got None"),
     ([(np.eye(2), [0, 1], [1, 1], [0, 0])], {}, ValueError, "this one has 4 entries"),
-    ([(sp.eye_array(2).tocsr(), [0, 1])], {}, TypeError, "X of a stream must be dense"),
+    ([(sp.eye_array(2).tocsr(), [0, 1])], {}, TypeError, "takes dense X alone"),
 ]
 
 
@@ -395,8 +492,54 @@ def test_what_takes_arrays_says_how_a_stream_is_predicted():
     for method in (model.predict, model.predict_proba, lambda X: model.score(X, [0, 1])):
         with pytest.raises(TypeError, match=r"stream\.map\(model\.predict\)"):
             method(stream)
-    with pytest.raises(TypeError, match="for fit of MLPClassifier and MLPRegressor alone"):
+    with pytest.raises(TypeError, match="for X of fit of MLPClassifier and MLPRegressor alone"):
         TabularClassifier().fit(stream, [0, 1])
+
+
+def test_files_with_other_columns_are_an_error(tmp_path):
+    def written(features, n_columns=D, **changed):
+        columns = {name: X[:100, i] for i, name in enumerate(COLUMNS[:n_columns])} | changed
+        pq.write_table(pa.table({**columns, "y": SCORE[:100]}), tmp_path / "1.parquet")
+        return Stream(tmp_path, target="y", features=features)
+
+    pq.write_table(TABLE.drop_columns("w"), tmp_path / "0.parquet")
+    for features in (None, COLUMNS):
+        with pytest.raises(ValueError, match=r"(?s)Batch 1 .*row 1234.*x4"):
+            MLPRegressor(**SETTINGS).fit(written(features, D - 1))
+        with pytest.raises(ValueError, match=r"(?s)Batch 1 .*row 1234.*x2.*of type"):
+            dates = np.zeros(100, "datetime64[us]")
+            MLPRegressor(**SETTINGS).fit(written(features, x2=dates))
+        with pytest.raises(ValueError, match=r"(?s)Batch 1 .*row 1234.*could not convert"):
+            MLPRegressor(**SETTINGS).fit(written(features, x2=["a"] * 100))
+        expected = MLPRegressor(**SETTINGS).fit(
+            np.vstack([X, X[:100, ::-1]]), np.append(SCORE, SCORE[:100])
+        )
+        found = MLPRegressor(**SETTINGS).fit(
+            written(features, **{name: X[:100, -1 - i] for i, name in enumerate(COLUMNS)})
+        )
+        assert_same(found, expected)
+    with pytest.raises(ValueError, match=r"(?s)Batch 1 .*row 1234.*other"):
+        MLPRegressor(**SETTINGS).fit(written(None, other=X[:100, 0]))
+
+
+def test_numbers_of_tables_are_those_of_their_columns():
+    """Integers of all sizes, columns in several chunks, missing numbers."""
+    n = 5000
+    rng = np.random.default_rng(0)
+    columns = {
+        "a": rng.integers(-(2**62), 2**62, n),
+        "b": rng.integers(0, 2**63, n).astype(np.uint64) * 2,
+        "c": rng.standard_normal(n).astype(np.float32),
+        "d": rng.integers(-100, 100, n).astype(np.int8),
+        "e": rng.standard_normal(n),
+    }
+    for names in ("abcde", "ab", "cd", "ad", "bc", "d"):
+        table = pa.concat_tables(
+            [pa.table({c: columns[c][i : i + 1700] for c in names}) for i in range(0, n, 1700)]
+        )
+        expected = np.column_stack([columns[name].astype(np.float64) for name in names])
+        np.testing.assert_array_equal(numbers_of(table), expected)
+    assert np.isnan(numbers_of(pa.table({"a": [1, None], "b": [1, 2]}))).sum() == 1
 
 
 def test_what_goes_with_arrays_alone_is_an_error():
@@ -404,12 +547,19 @@ def test_what_goes_with_arrays_alone_is_an_error():
     for arguments in ((stream, SCORE), (stream, None, WEIGHT)):
         with pytest.raises(ValueError, match="in its batches"):
             MLPRegressor().fit(*arguments)
-    with pytest.raises(ValueError, match="lbfgs"):
+    with pytest.raises(ValueError, match=r"solver='lbfgs' .*Stream.*'adam'"):
         MLPRegressor(solver="lbfgs").fit(stream)
     with pytest.raises(ValueError, match="partial_fit"):
         MLPRegressor().partial_fit(stream, None)
     with pytest.raises(ValueError, match="does not fit into buffer_rows=100"):
         MLPRegressor(batch_size="full").fit(Stream(batches(X, SCORE), buffer_rows=100))
+    for use in (
+        lambda: MLPRegressor().fit(X, SCORE, X_val=stream, y_val=SCORE),
+        lambda: MLPRegressor().fit(stream, X_val=stream, y_val=SCORE),
+        lambda: MLPRegressor(**SETTINGS).fit(X, SCORE).predict(stream),
+    ):
+        with pytest.raises(TypeError, match=r"Stream is for X of fit of MLP.*stream\.map"):
+            use()
     with pytest.raises(ValueError, match="buffer_rows must be"):
         Stream(batches(X, SCORE), buffer_rows=0)
     with pytest.raises(ValueError, match="requires y"):
@@ -543,8 +693,9 @@ def test_the_source_is_read_while_kernels_train():
     assert seconds < (1 + 5 + 0.7 * 5) * n * pause  # the sum: 1 + 5 + 5
 
 
-def test_memory_is_two_buffers_whatever_the_stream_has():
-    d, peaks = 50, []
+@pytest.mark.parametrize("cached", [False, True])
+def test_memory_is_two_buffers_whatever_the_stream_has(cached, tmp_path):
+    d, peaks, cache = 50, [], tmp_path if cached else None
 
     def give(n):
         def batches():
@@ -559,7 +710,7 @@ def test_memory_is_two_buffers_whatever_the_stream_has():
     MLPRegressor(**settings).fit(Stream(give(2)))  # compiles
     for n in (100, 300):
         tracemalloc.start()
-        model = MLPRegressor(**settings).fit(Stream(give(n), buffer_rows=40_000))
+        model = MLPRegressor(**settings).fit(Stream(give(n), buffer_rows=40_000, cache=cache))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert model.t_ == 2 * n * 1000
