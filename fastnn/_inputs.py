@@ -215,7 +215,7 @@ def checked_labels(y: Matrix, name: str = "y") -> str:
 
 def _type_of_target(y: Matrix, name: str) -> str:
     """``type_of_target``, whose checks of what is checked here take longer than all else of y."""
-    if y.ndim == 1 and y.dtype.kind in "bi" and len(y) > 0:
+    if _is_plain_vector(y) and len(y) > 0:
         n_classes = len(np.unique(y))
         if n_classes <= len(y) // 2:  # otherwise they may be no classes, of which it warns
             return "binary" if n_classes <= 2 else "multiclass"
@@ -224,7 +224,11 @@ def _type_of_target(y: Matrix, name: str) -> str:
 
 def classes_of(y: Matrix) -> Array:
     """``unique_labels(y)`` of labels that are checked."""
-    return np.unique(y) if y.ndim == 1 and y.dtype.kind in "bi" else unique_labels(y)
+    return np.unique(y) if _is_plain_vector(y) else unique_labels(y)
+
+
+def _is_plain_vector(y: Matrix) -> bool:
+    return y.ndim == 1 and y.dtype.kind in "bi" and y.dtype.isnative
 
 
 def checked_weight(sample_weight: ArrayLike | None, X: Matrix) -> Array | None:

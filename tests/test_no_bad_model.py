@@ -290,7 +290,7 @@ def test_the_same_targets_standardised_or_in_float64_are_learnt():
 
 def test_squares_of_the_gradient_that_overflow_are_a_warning():
     """Their weights would never move again, though the loss is finite."""
-    X = 100 * X_DIABETES.astype(np.float32)
+    X = 1e5 * X_DIABETES.astype(np.float32)
     y = (1e18 * scale(Y_DIABETES)).astype(np.float32)
     model = MLPRegressor(max_iter=3, random_state=0)
     with pytest.warns(ConvergenceWarning, match="squares of the gradient are infinite"):
