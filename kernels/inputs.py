@@ -92,6 +92,8 @@ def _over_columns(emit, n, columns):
 
 def _store(emit, values, at, left, masks):
     if masks[0] is not None:
+        width = emit.integer(len(values) * emit.lanes)
+        left = emit.builder.select(emit.builder.icmp_signed("<", left, width), left, width)
         emit.store_part([values], at, emit.integer(0), emit.integer(1), left)
         return
     for j, value in enumerate(values):
