@@ -29,7 +29,14 @@ from ._checkpoint import Description, description, is_of
 from ._documented import Documented
 from ._examples import Arrays, Examples
 from ._given_weights import checked_init, with_weights
-from ._inputs import as_table, checked_data, checked_examples, checked_weight, hidden_units
+from ._inputs import (
+    as_table,
+    checked_data,
+    checked_examples,
+    checked_weight,
+    errors_about,
+    hidden_units,
+)
 from ._loops import Progress, fit_lbfgs, fit_stochastic
 from ._monitor import History, Monitor
 from ._network import make_data, make_net, net_to_predict, predict
@@ -327,13 +334,10 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
         X, y, sample_weight = validation
         if X is None:
             return None
-        try:
+        with errors_about("X_val, y_val or sample_weight_val"):
             X, y = checked_data(self, X, y, reset=False)
             X = X.astype(dtype, copy=False)
             return X, self._encode_more(targets, y), checked_weight(sample_weight, X)
-        except (TypeError, ValueError) as error:
-            make = TypeError if isinstance(error, TypeError) else ValueError
-            raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
     def _begin(
         self,

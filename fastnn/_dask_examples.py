@@ -32,7 +32,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
 from ._examples import Arrays
-from ._inputs import checked_data, checked_labels, checked_target, checked_weight_of_part
+from ._inputs import (
+    checked_data,
+    checked_labels,
+    checked_target,
+    checked_weight_of_part,
+    errors_about,
+)
 from ._network import make_data, operations_per_example, predict
 from ._standardize import scaler_of
 from ._threads import WORTH_A_THREAD
@@ -407,16 +413,13 @@ def _checked_partition(
     given = [part for part in (X, y, sample_weight) if part is not None]
     if all(part.shape[0] == 0 for part in given):
         return None, (np.asarray(y), np.empty(0), None)
-    try:
+    with errors_about(f"Partition {number} of X, y or sample_weight"):
         X, y = checked_data(probe, X, y, reset=False)
         if sp.issparse(X):
             raise TypeError("It is sparse, but a Dask X must be dense.")
         if is_classifier(probe):
             checked_labels(y)
         sample_weight = checked_weight_of_part(sample_weight, X)
-    except (TypeError, ValueError) as error:
-        make = TypeError if isinstance(error, TypeError) else ValueError
-        raise make(f"Partition {number} of X, y or sample_weight: {error}") from error
     return X, (y, sample_weight, X.dtype)
 
 

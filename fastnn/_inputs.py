@@ -356,6 +356,16 @@ def _refuse_masks(name: str, array: Any) -> None:
 
 
 @contextlib.contextmanager
+def errors_about(what: str) -> Iterator[None]:
+    """A block that looks at ``what`` a user gave: its errors begin with that."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        make = TypeError if isinstance(error, TypeError) else ValueError
+        raise make(f"{what}: {error}") from error
+
+
+@contextlib.contextmanager
 def _naming(X: Any, y: Any = None, numeric: bool = False) -> Iterator[None]:
     """A block that validates X and y: an error names the column of what is no number.
 

@@ -24,7 +24,7 @@ from ._base import BaseMLP
 from ._callbacks import Followed, MembersReport, Tasks, with_callbacks
 from ._documented import Documented
 from ._frames import FrameEncoder, checked_columns
-from ._inputs import checked_target, checked_weight, hidden_units
+from ._inputs import checked_target, checked_weight, errors_about, hidden_units
 from ._loops import INTERRUPTED
 from ._one_at_a_time import turn
 from ._parameters import CONSTRAINTS
@@ -303,15 +303,12 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         """X_val, encoded, y_val and sample_weight_val; None if they were not given."""
         if X is None:
             return None
-        try:
+        with errors_about("X_val, y_val or sample_weight_val"):
             is_category = encoder.is_category
             columns, names, y, weight = self._checked(X, y, sample_weight, False, is_category)
             target = self._encode_more(y)
             weight = self._total_weight(target, weight)
             return encoder.transform(columns, names), target, weight
-        except (TypeError, ValueError) as error:
-            make = TypeError if isinstance(error, TypeError) else ValueError
-            raise make(f"X_val, y_val or sample_weight_val: {error}") from error
 
     def _parts(self, target: Array, rng: np.random.RandomState) -> list[Array]:
         """The rows that each member holds out."""

@@ -29,6 +29,7 @@ from ._inputs import (
     checked_data,
     checked_labels,
     checked_weight_of_part,
+    errors_about,
     has_plain_form,
     refuse_no_weight,
     weight_scale,
@@ -59,17 +60,11 @@ _KINDS = (
 )
 
 
-@contextlib.contextmanager
-def _naming(number: int, first: int, when: str) -> Iterator[None]:
+def _naming(number: int, first: int, when: str) -> contextlib.AbstractContextManager[None]:
     """A block that reads a batch: an error names it."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        make = TypeError if isinstance(error, TypeError) else ValueError
-        raise make(
-            f"Batch {number} of the stream, counted from 0, which begins with row {first}, {when}: "
-            f"{error}"
-        ) from error
+    return errors_about(
+        f"Batch {number} of the stream, counted from 0, which begins with row {first}, {when}"
+    )
 
 
 class _Seen:
