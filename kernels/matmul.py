@@ -67,9 +67,9 @@ _dot_one = dot_of(1, 1)
 # What tiles run over at a time is copied (packed) where that pays. A part of B, PACKED_K rows of
 # two or three vectors, stays in the L1 cache; a block of A, BLOCK_M rows of PACKED_K, in the L2
 # cache. There, no stride makes cache lines fall on each other, or gives each row its own page.
-PACKED_K = 128
+PACKED_K = 256
 PANEL_BYTES = PACKED_K * 3 * VECTOR_BYTES
-BLOCK_M = 32 * TILE_ROWS
+BLOCK_M = 64 * TILE_ROWS
 FAR_APART = 2048  # bytes from one row (or column) of A to the next, from which on it is copied
 
 
@@ -130,7 +130,10 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
     # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
     packing_b = M >= 6 * TILE_ROWS and 2 * lanes <= N
     packing_a = 16 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
-    step = PACKED_K if packing_a or packing_b else max(K, 1)
+    # Equal steps, of whole fours: the last one would be short for its passes over C.
+    n_steps = (K + PACKED_K - 1) // PACKED_K if packing_a or packing_b else 1
+    step = max((K + n_steps - 1) // max(n_steps, 1), 1)
+    step = (step + 3) // 4 * 4
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
         for block in range(0, M, BLOCK_M):
@@ -139,8 +142,8 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
             if packing_a:
                 packed = scratch.packed + PANEL_BYTES
                 if a_column == 1:
-                    copy_block(like, packed, PACKED_K, a, a_row, rows, terms)
-                    a, a_row = packed, PACKED_K
+                    copy_block(like, packed, step, a, a_row, rows, terms)
+                    a, a_row = packed, step
                 elif a_row == 1:
                     copy_block(like, packed, rows, a, a_column, terms, rows)
                     a, a_column = packed, rows
