@@ -304,6 +304,7 @@ class FrameEncoder:
             X[np.arange(n)[:, np.newaxis], inputs] = values
             return X
         stored = values != 0
+        stored[:, : len(self.centre)] = True  # the numbers themselves: see kernels.layout.Data
         row_starts = np.append(0, stored.sum(axis=1).cumsum())
         if row_starts[-1] < 2**31:  # int64 would make int64 of the inputs, too
             row_starts = row_starts.astype(np.int32)

@@ -17,6 +17,9 @@ with W the same two entries times *sums* of rows, those from the next knot on wi
 Before the first knot all have a minus, and behind the last none: one sum says both. Sums are kept
 in theta_t, and made anew by each update; the gradient by the sums becomes that by the rows once in
 a mini-batch: ``data.continued``.
+
+Features that all rows have an entry for, as those of numbers beside their bins, are one product
+with the first rows of W, to which the other entries are added: ``data.n_dense``.
 """
 
 import numpy as np
@@ -27,7 +30,7 @@ from numba.extending import intrinsic
 from .emit import emitted
 from .jit import leaf, shared
 from .machine import CACHE_LINE, prefetch
-from .matmul import address
+from .matmul import ADD, OVERWRITE, address, matmul, matrix, scratch_of
 
 _I32 = ir.IntType(32)
 
@@ -187,9 +190,9 @@ def add_to_rows(typingctx, like, added, n, rows, stride, indices, values, scales
 
 @leaf
 def first_entry(data, row, column):
-    """The first entry of a CSR row that is in ``column`` or behind it."""
-    low, high = data.row_starts[row], data.row_starts[row + 1]
-    while column > 0 and low < high:
+    """The first entry of a CSR row that is in ``column`` or behind it, and not dense."""
+    low, high = data.row_starts[row] + data.n_dense, data.row_starts[row + 1]
+    while column > data.n_dense and low < high:
         middle = (low + high) // 2
         if data.columns[middle] < column:
             low = middle + 1
@@ -230,10 +233,37 @@ def go_on_to(data, work, part, i, feature):
 @leaf
 def features_at_once(data, part, n_features, row_bytes):
     """How many features the way forward goes through for all examples, before the next ones."""
-    step, entries = max(1, BLOCK_BYTES // row_bytes), data.values.size
-    pays = entries * step >= LEAST_ENTRIES * n_features * (data.row_starts.size - 1)
+    step, n_rows = max(1, BLOCK_BYTES // row_bytes), data.row_starts.size - 1
+    entries = data.values.size - n_rows * data.n_dense
+    pays = entries * step >= LEAST_ENTRIES * n_features * n_rows
     # Prediction has no notes, and few rows make no use of the cache.
     return step if pays and part.t > 0 and part.i1 - part.i0 > ABREAST else n_features
+
+
+@leaf
+def prefetch_entries(data, rows, i):
+    """Ask for the entries of the i-th of ``rows``, if there are so many."""
+    if i < rows.size:
+        begin, end = data.row_starts[rows[i]], data.row_starts[rows[i] + 1]
+        prefetch_row(data.columns[begin:end])
+        prefetch_row(data.values[begin:end])
+
+
+@leaf
+def dense_affine(net, theta, data, work, part):
+    """z <- b + x W of the first layer for the features of CSR rows that are dense."""
+    n_out, n_in, place = net.layers[0].n_out, data.n_dense + 1, work.places[1]
+    i0, i1 = part.i0, part.i1
+    for i in range(i0, i1):
+        prefetch_entries(data, part.rows, part.first + i + ROWS_AHEAD)
+        begin = data.row_starts[part.rows[part.first + i]]
+        inputs = work.a[i * n_in + 1 : (i + 1) * n_in]
+        for j in range(inputs.size):
+            inputs[j] = data.values[begin + j]
+    x = matrix(work.a, i0 * n_in, n_in, 1)
+    z = matrix(work.a, place.a + (i0 + 1) * place.width - n_out, place.width, 1)
+    scratch = scratch_of(work.packed, part.thread)
+    matmul(scratch, OVERWRITE, z, x, matrix(theta, 0, n_out, 1), i1 - i0, n_out, n_in)
 
 
 @shared
@@ -244,18 +274,16 @@ def sparse_affine(net, theta, theta_t, data, work, part):
     rows = address(theta_t if data.continued.size > 0 else theta, n_out)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
     step = features_at_once(data, part, n_features, n_out * theta.itemsize)
+    if data.n_dense > 0:
+        dense_affine(net, theta, data, work, part)
     if step < n_features:
         begin_entries(data, work, part, 0)
     for f in range(0, n_features, step):
         for i in range(part.i0, part.i1):
             row = part.rows[part.first + i]
-            begin, end = data.row_starts[row], data.row_starts[row + 1]
-            following = part.first + i + ROWS_AHEAD
-            if f == 0 and following < part.rows.size:
-                row = part.rows[following]
-                ahead, stop = data.row_starts[row], data.row_starts[row + 1]
-                prefetch_row(data.columns[ahead:stop])
-                prefetch_row(data.values[ahead:stop])
+            begin, end = data.row_starts[row] + data.n_dense, data.row_starts[row + 1]
+            if f == 0 and data.n_dense == 0:
+                prefetch_entries(data, part.rows, part.first + i + ROWS_AHEAD)
             if step < n_features:
                 begin, end = go_on_to(data, work, part, i, f + step)
             # Only rows of hidden units begin with a 1: count from the end of the row.
@@ -263,7 +291,7 @@ def sparse_affine(net, theta, theta_t, data, work, part):
             weighted_rows(
                 theta.dtype.type(0),
                 z,
-                z if f > 0 else address(theta, 0),
+                z if f > 0 or data.n_dense > 0 else address(theta, 0),
                 n_out,
                 rows,
                 n_out,
@@ -272,6 +300,19 @@ def sparse_affine(net, theta, theta_t, data, work, part):
                 scales,
                 end - begin,
             )
+
+
+@leaf
+def dense_gradient(n_out, g, data, work, part, chunk):
+    """g <- g + x^T delta for the features in a chunk that are dense."""
+    first_row, last_row = max(1, chunk.first_row), min(chunk.last_row, data.n_dense + 1)
+    if first_row < last_row:
+        place, width, B = work.places[1], data.n_dense + 1, part.i1 - part.i0
+        x_t = matrix(work.a, part.i0 * width + first_row, 1, width)
+        delta = matrix(work.d, place.d + (part.i0 + 1) * place.width - n_out, place.width, 1)
+        of_chunk = matrix(g, (first_row - chunk.first_row) * n_out, n_out, 1)
+        scratch = scratch_of(work.packed, part.thread)
+        matmul(scratch, ADD, of_chunk, x_t, delta, last_row - first_row, n_out, B)
 
 
 @shared
@@ -299,6 +340,7 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
             d = work.d[start : start + n_out]
             for j in range(n_out):
                 g[j] += d[j]
+    dense_gradient(n_out, g, data, work, part, chunk)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
     feature_0 = address(g, (1 - chunk.first_row) * n_out)
     features = work.features[thread]

@@ -81,6 +81,9 @@ class Data(NamedTuple):
     targets: np.ndarray  # (n, n_outputs): target values; empty: see codes
     weights: np.ndarray  # (n,): weight of each example, times weight_scale; empty: all 1
     weight_scale: float  # a power of two, by which the caller multiplies the penalty as well
+    # CSR: how many features, from the first on, training takes as dense, as each row has an entry
+    # for each of them. The results are the same.
+    n_dense: int
 
 
 class Params(NamedTuple):
@@ -217,4 +220,5 @@ def empty_data(dtype):
         targets=readonly(np.empty((0, 0), dtype)),
         weights=readonly(np.empty(0, dtype)),
         weight_scale=1.0,
+        n_dense=0,
     )

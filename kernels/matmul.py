@@ -79,6 +79,11 @@ def packed_bytes(itemsize, rows):
     return PANEL_BYTES + VECTOR_BYTES * -(-block // VECTOR_BYTES)
 
 
+# What a product does with what is there. Variables, not literals, for which Numba would compile
+# the products anew.
+OVERWRITE, ADD = np.intp(0), np.intp(1)
+
+
 class Matrix(NamedTuple):
     """A matrix in memory: where it begins, and its strides in elements."""
 

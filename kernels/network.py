@@ -12,8 +12,6 @@ Here is what is done with one part of the rows, and with one chunk of the parame
 who does what: small networks, for example, sum the gradient of parts of the rows in phase 1.
 """
 
-import numpy as np
-
 from .activations import activate, activate_with_slopes, multiply_by_slope
 from .dropout import drop, scale_up
 from .inputs import (
@@ -28,6 +26,8 @@ from .jit import leaf, section, shared
 from .losses import loss_slope, output_delta, row_losses, smooth
 from .machine import VECTOR_BYTES
 from .matmul import (
+    ADD,
+    OVERWRITE,
     dot_products,
     few_outputs,
     matmul,
@@ -36,10 +36,6 @@ from .matmul import (
     transpose,
 )
 from .rules import squared_norm, update
-
-# What a product does with what is there. Variables, not literals, for which Numba would compile
-# the products anew.
-OVERWRITE, ADD = np.intp(0), np.intp(1)
 
 
 @leaf

@@ -223,9 +223,19 @@ class Work(NamedTuple):
 
 
 def work_for(
-    units, dtype, batch_size, n_threads, sparse=False, saving=False, continued=NONE_CONTINUED
+    units,
+    dtype,
+    batch_size,
+    n_threads,
+    sparse=False,
+    saving=False,
+    continued=NONE_CONTINUED,
+    n_dense=0,
 ):
-    """Allocate the scratch that training takes. ``sparse``: whether X is CSR rows."""
+    """Allocate the scratch that training takes.
+
+    ``sparse``: whether X is CSR rows; ``continued``, ``n_dense``: see ``Data``.
+    """
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity = min(batch_size, MICRO_BATCH)
     chunks = chunks_of(units, continued)
@@ -233,7 +243,9 @@ def work_for(
     largest = int((chunks["stop"] - chunks["start"]).max()) * dtype.itemsize
     chunk_bytes = VECTOR_BYTES * -(-largest // VECTOR_BYTES)
     rows = max(capacity, int((chunks["last_row"] - chunks["first_row"]).max()))
-    work = work_to_predict(units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes)
+    work = work_to_predict(
+        units, dtype, capacity, n_threads, sparse, rows, 2 * chunk_bytes, n_dense
+    )
     noted = capacity if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
     return work._replace(
@@ -252,16 +264,17 @@ def work_for(
     )
 
 
-def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_bytes=0):
+def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_bytes=0, n_dense=0):
     """Allocate the scratch that the forward pass takes, for ``capacity`` rows at once.
 
-    ``rows``: of the largest product, if it is larger; ``more_bytes``: for each thread.
+    ``rows``: of the largest product, if it is larger; ``more_bytes``: for each thread; ``n_dense``:
+    see ``Data``.
     """
     # Python's integers: with a few rows to predict, time goes into this and the like.
     widths = [size + 1 for size in units]
     widths[-1] -= 1
     if sparse:
-        widths[0] = 0  # its rows are not copied
+        widths[0] = n_dense + 1 if n_dense else 0  # nothing else of its rows is copied
     offsets = [0, *itertools.accumulate(widths)]
     places = [
         (width, capacity * offset, capacity * (offset - offsets[1]))

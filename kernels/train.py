@@ -276,7 +276,7 @@ def _predict(
     unused, unused_2d = a[:0], packed[:0]
     net = Net(layers, 0, 0, unused, 0)
     data = Data(
-        X, values, columns, row_starts, continued, means, scales, unused, unused_2d, unused, 1.0
+        X, values, columns, row_starts, continued, means, scales, unused, unused_2d, unused, 1.0, 0
     )
     work = Work(
         a=a,

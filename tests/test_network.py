@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import grids
 import reference
+from fastnn import _trainer
 from fastnn._network import make_data, make_net, predict
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
@@ -296,6 +297,34 @@ def test_numbers_in_bins_are_the_product_with_their_code(n_bins, hidden, n_threa
         results.append((loss, gradient, losses, mine, outputs))
     for found, expected in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("hidden", [(5,), (150, 8), (1,)])
+def test_features_that_all_rows_have_are_trained_as_dense_with_the_same_bits(
+    n_threads, hidden, monkeypatch
+):
+    in_bins, each, _ = bins(3, 9, True)
+    rng = np.random.default_rng(1)
+    n, d = in_bins.shape[0], 6
+    numbers = sp.csr_array(rng.standard_normal((n, d)))
+    numbers.data[::3] = 0
+    X = sp.hstack([numbers, in_bins], format="csr")
+    units, rows = [X.shape[1], *hidden, 2], rng.permutation(n)
+    net = make_net(units, "tanh", "identity", "squared_error")
+    theta = rng.standard_normal(starts_of(units)[-1])
+    data = make_data(X, continued=np.append(np.zeros(d, bool), each), targets=rng.random((n, 2)))
+    rule, results, in_all_rows = Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8), [], _trainer._in_all_rows
+    assert in_all_rows(data) == d
+    for n_dense in (in_all_rows, lambda data: 0):
+        monkeypatch.setattr(_trainer, "_in_all_rows", n_dense)
+        mine = theta.copy()
+        for batch_size in (n, 7):
+            state = np.zeros((2, theta.size))
+            with Trainer(net, mine, data, batch_size, n_threads, state) as trainer:
+                trainer.run_epoch(rows, rule)
+        results.append(mine)
+    np.testing.assert_array_equal(*results)
 
 
 LAZY = {
