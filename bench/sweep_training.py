@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from .cases import CASES, MAIN, Case
-from .report import number, times
+from .report import geometric_mean, number, times
 from .session import in_turn, per_epoch
 from .tasks import prepare_timed_fit
 
@@ -39,9 +39,13 @@ def _compare(settings, title, cases, peers):
 
 
 def dtype(settings):
-    """float64 instead of float32."""
-    cases = _main_cases(settings, dtype="float64")
-    return _compare(settings, "ms per epoch in float64", cases, settings.peers)
+    """float64 instead of float32, with the mean of the ratios."""
+    cases, peers = _main_cases(settings, dtype="float64"), settings.peers
+    [(title, header, rows)], raw = _compare(settings, "ms per epoch in float64", cases, peers)
+    seconds = [per_epoch(timing) for timing in raw.values()]
+    means = [geometric_mean([each[p] / each["fastnn"] for each in seconds]) for p in peers[1:]]
+    rows.append(["geometric mean", "", *(f"({times(mean)})" for mean in means)])
+    return [(title, header, rows)], raw
 
 
 def activations(settings):

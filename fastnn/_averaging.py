@@ -38,5 +38,5 @@ class WeightAverage:
 
     def value(self) -> Array:
         if self._decay is None:
-            return np.mean(self._last, axis=0, dtype=np.float64)
+            return np.asarray(self._last).mean(axis=0, dtype=np.float64)
         return self._sum / (1 - self._decay**self.n)

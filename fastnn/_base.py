@@ -609,8 +609,11 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
         coefs, intercepts = self.coefs_, self.intercepts_
         units = self._units(coefs, intercepts)
         theta = vector_behind(coefs, intercepts)
-        known = theta is not None and theta.dtype in (np.float32, np.float64)
-        if known and (dtype is None or dtype == theta.dtype):  # NumPy's float64 == None
+        if (
+            theta is not None
+            and theta.dtype in (np.float32, np.float64)
+            and (dtype is None or dtype == theta.dtype)  # NumPy's float64 == None
+        ):
             return theta, units
         if dtype is None:
             dtype = np.result_type(*coefs, np.float32)

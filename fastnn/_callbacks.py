@@ -16,16 +16,11 @@ if TYPE_CHECKING:
     from ._monitor import History
 
 try:
-    from sklearn.callback import CallbackSupportMixin
-    from sklearn.callback import with_callbacks as with_callbacks
+    from sklearn import callback
 except ImportError:  # scikit-learn before 1.9
-    if not TYPE_CHECKING:
-
-        class CallbackSupportMixin:
-            pass
-
-        def with_callbacks(method):
-            return method
+    callback = None
+CallbackSupportMixin: Any = getattr(callback, "CallbackSupportMixin", object)
+with_callbacks: Any = getattr(callback, "with_callbacks", lambda method: method)
 
 
 class Followed(CallbackSupportMixin):

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from ._base import BaseMLP
 from ._given_weights import with_weights
-from ._inputs import checked_labels, classes_of
+from ._inputs import checked_labels
 from ._one_at_a_time import turn
 from ._parameters import (
     CONSTRAINTS,
@@ -266,8 +266,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                         f"was: {self.classes_!r}"
                     )
             else:
-                checked_labels(np.asarray(classes), "classes")
-                self.classes_ = unique_labels(classes)
+                _, self.classes_ = checked_labels(np.asarray(classes), "classes")
             warnings += self._fit(X, y, sample_weight, incremental=True)
         return self
 
@@ -275,10 +274,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self, settings: Any, y: Matrix, goes_on: bool, incremental: bool
     ) -> Classes | Labels:
         """As of ``BaseMLP``: the classes are those of y, or what is known of earlier calls."""
-        target_type = checked_labels(y)
+        target_type, classes = checked_labels(y)
         is_new = not (goes_on and hasattr(self, "classes_"))
         if is_new:
-            self.classes_ = classes_of(y)  # so that none of y's can be unknown
+            self.classes_ = classes  # so that none of y's can be unknown
         if is_new or not hasattr(self, "_target_type"):  # the first of several partial_fit
             self._target_type = target_type
             # Predictions of labels are sparse where those of the first y were.
@@ -288,7 +287,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             targets = self._targets(settings, self.n_outputs_)
             targets.check_kind(y, "y", "what the network was fitted to")
         if not is_new:
-            self._check_classes(y, targets.unknown(y), settings.warm_start and not incremental)
+            all_needed = settings.warm_start and not incremental
+            self._check_classes(classes, targets.unknown(classes), all_needed)
         targets.decision_rule()
         return targets
 
@@ -297,8 +297,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return Labels(settings, self.classes_, n_outputs)
         return Classes(settings, self.classes_)
 
-    def _check_classes(self, y: Matrix, unknown: list[Any], all_needed: bool) -> None:
-        classes = classes_of(y)
+    def _check_classes(self, classes: Array, unknown: list[Any], all_needed: bool) -> None:
         if all_needed and (unknown or len(classes) < len(self.classes_)):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the "
@@ -311,10 +310,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _encode_more(self, targets: Any, y: Matrix) -> Array:
-        checked_labels(y, "y_val")
+        _, classes = checked_labels(y, "y_val")
         targets.check_kind(y, "y_val", "y")
-        unknown = targets.unknown(y)
-        if unknown:
+        if unknown := targets.unknown(classes):
             raise ValueError(f"y_val has labels that y has not: {unknown}.")
         return targets.encode(y)
 

@@ -137,7 +137,7 @@ class Rows:
     def __init__(self, estimator: BaseMLP, X: Any, y: Any, sample_weight: Any, reset: bool) -> None:
         if y is None:
             checked_target(estimator, y)  # says that it is missing
-        self._client = get_client()
+        self._client: Any = get_client()  # whose methods here are no coroutines
         check_dask(X)
         partitions: list[list[Any]] = [_partitions(X, "X"), _partitions(y, "y")]
         partitions.append(

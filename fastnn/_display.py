@@ -191,7 +191,7 @@ class LossCurveDisplay:
         ... }
         >>> display = LossCurveDisplay.from_estimators(models)
         """
-        if not hasattr(estimators, "items"):
+        if not isinstance(estimators, Mapping):
             estimators = {
                 f"{type(_model_in(estimator)).__name__} {i}": estimator
                 for i, estimator in enumerate(estimators, 1)

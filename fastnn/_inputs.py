@@ -36,7 +36,7 @@ TIME_DTYPES = re.compile(
 
 def hidden_units(hidden_layer_sizes: Units) -> list[int]:
     """The sizes as a list of int."""
-    sizes = hidden_layer_sizes
+    sizes: Any = hidden_layer_sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if not all(isinstance(size, Integral) for size in sizes):
         raise ValueError(
@@ -162,8 +162,8 @@ def checked_examples(estimator: BaseEstimator, X: Any) -> Matrix:
     return _canonical(X)
 
 
-def checked_labels(y: Matrix, name: str = "y") -> str:
-    """What scikit-learn calls the type of a target, or an error if it is none of labels.
+def checked_labels(y: Matrix, name: str = "y") -> tuple[str, Array]:
+    """What scikit-learn calls the type of a target, and its classes; an error if it has none.
 
     Parameters
     ----------
@@ -191,7 +191,15 @@ def checked_labels(y: Matrix, name: str = "y") -> str:
         raise TypeError(
             f"{name} has bytes as labels. Make them text, for example by y.astype(str)."
         )
-    target_type = _type_of_target(y, name)
+    classes = None
+    if y.ndim == 1 and y.dtype.isnative and (y.dtype.kind in "biU" or families == {str}):
+        # One search for them, of the several that scikit-learn's functions make.
+        classes = np.unique(y)
+        if y.dtype.kind not in "bi":
+            classes = np.array(classes.tolist())  # as long as the longest
+        if 0 < len(classes) <= len(y) // 2:  # more may be no classes, of which it warns
+            return "binary" if len(classes) <= 2 else "multiclass", classes
+    target_type = str(type_of_target(y, input_name=name))
     if target_type.startswith("continuous"):
         values = y.data if sp.issparse(y) else y.ravel()
         part = values[values != np.floor(values)][0]
@@ -210,25 +218,9 @@ def checked_labels(y: Matrix, name: str = "y") -> str:
             f"Unknown label type: {name} has labels of the type {names}. They must be numbers, "
             "text or bool."
         )
-    return target_type
-
-
-def _type_of_target(y: Matrix, name: str) -> str:
-    """``type_of_target``, whose checks of what is checked here take longer than all else of y."""
-    if _is_plain_vector(y) and len(y) > 0:
-        n_classes = len(np.unique(y))
-        if n_classes <= len(y) // 2:  # otherwise they may be no classes, of which it warns
-            return "binary" if n_classes <= 2 else "multiclass"
-    return str(type_of_target(y, input_name=name))
-
-
-def classes_of(y: Matrix) -> Array:
-    """``unique_labels(y)`` of labels that are checked."""
-    return np.unique(y) if _is_plain_vector(y) else unique_labels(y)
-
-
-def _is_plain_vector(y: Matrix) -> bool:
-    return y.ndim == 1 and y.dtype.kind in "bi" and y.dtype.isnative
+    if target_type == "multilabel-indicator":
+        classes = np.arange(y.shape[1])
+    return target_type, unique_labels(y) if classes is None else classes
 
 
 def checked_weight(sample_weight: ArrayLike | None, X: Matrix) -> Array | None:

@@ -63,7 +63,7 @@ def make_net(
     """
     layers = layers_of(units)
     n_hidden = len(layers) - 1
-    hidden = list(activation) if isinstance(activation, list) else [activation] * n_hidden
+    hidden: Any = activation if isinstance(activation, list) else [activation] * n_hidden
     rates = [*np.resize(dropout, n_hidden), 0.0]
     of_loss = LOSSES[loss]
     out_activation = out_activation or of_loss.activation

@@ -35,12 +35,12 @@ def scaler_of(X: Matrix, scaler: StandardScaler | None = None) -> StandardScaler
     if sp.issparse(X):
         return StandardScaler(with_mean=False).fit(X)
     n_samples, n_features = X.shape
-    scaler = scaler or StandardScaler()
+    going_on = StandardScaler() if scaler is None else scaler
     # Rounding may make the variance of a constant negative; Standardization tells of infinity.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in gen_batches(n_samples, max(1, BLOCK_SIZE // n_features)):
-            scaler.partial_fit(X[rows])
-    return scaler
+            going_on.partial_fit(X[rows])
+    return going_on
 
 
 def _checked(scaler: StandardScaler, parameter: str, name: str) -> StandardScaler:

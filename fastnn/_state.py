@@ -11,7 +11,7 @@ State: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 
 def state_of(estimator: object) -> State:
     """Two new dicts: the attributes of the instance, and those in slots of a subclass."""
-    state = object.__getstate__(estimator)
+    state: Any = object.__getstate__(estimator)
     attributes, slots = state if isinstance(state, tuple) else (state, {})
     return dict(attributes or {}), dict(slots)
 

@@ -251,8 +251,9 @@ class Streamed:
         pieces, which are copied while they are in the cache of the CPU.
         """
         first, number, again = 0, -1, self._n_rows is not None
-        cached = again and self._cache is not None
-        source: Any = self._cache.batches() if cached else self._stream._opened()
+        cache = self._cache if again else None
+        cached = cache is not None
+        source: Any = self._stream._opened() if cache is None else cache.batches()
         for number, batch in enumerate(source):
             with _naming(number, first, when):
                 X, y, weight = batch if cached else self._stream._parts(batch)
@@ -368,8 +369,10 @@ class Streamed:
         held = np.zeros(self._n_rows, bool)
         held[test] = True
         part = []
-        for first, *piece in self._batches("while some are set aside", lambda y, w: (_dense(y), w)):
-            part.append(_of(piece, held[first : first + len(piece[0])]))
+        for first, X, y, weight in self._batches(
+            "while some are set aside", lambda y, w: (_dense(y), w)
+        ):
+            part.append(_of((X, y, weight), held[first : first + len(X)]))
         places = np.searchsorted(np.flatnonzero(held), test)  # in the order in which fit has them
         X, y, weight = _of(_joined(part), places)
         target = self._scaling.of_targets(self._encode(y))

@@ -173,7 +173,7 @@ class Stream:
         if hasattr(source, "scanner"):
             columns = self._wanted(source)
             return source.to_batches(columns=columns, batch_readahead=1, fragment_readahead=1)
-        batches = source() if callable(source) else source
+        batches: Any = source() if callable(source) else source
         if not _is_iterable(batches):
             raise TypeError(f"The function of the stream must give batches, got {batches!r}.")
         return batches
@@ -209,7 +209,8 @@ class Stream:
                 raise ValueError(
                     f"A tuple has X, y and sample_weight, but this one has {len(batch)} entries."
                 )
-            return (*batch, None, None)[:3]
+            X, y, weight = (*batch, None, None)[:3]
+            return X, y, weight
         names = list(_columns(batch))
         targets = _names(self.target)
         features = self.features

@@ -146,7 +146,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
         set_parameters(self, locals())
 
     def _learn_target(self, y: Array, weight: Array | None) -> Array:
-        target_type = checked_labels(y)
+        target_type, _ = checked_labels(y)
         if target_type == "multilabel-indicator":
             raise ValueError(
                 "y must have one class for each example, got a matrix of labels: for these take "
@@ -157,10 +157,10 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
         return self._targets().encode(y)
 
     def _encode_more(self, y: Array) -> Array:
-        checked_labels(y, "y_val")
+        _, classes = checked_labels(y, "y_val")
         targets = self._targets()
         targets.check_kind(y, "y_val", "y")
-        if unknown := targets.unknown(y):
+        if unknown := targets.unknown(classes):
             raise ValueError(f"y_val has labels that y has not: {unknown}.")
         return targets.encode(y)
 

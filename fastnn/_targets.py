@@ -27,7 +27,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
-from ._inputs import classes_of
 from ._scores import score
 from ._typing import Array, Matrix
 from .kernels.losses import LOSSES
@@ -63,9 +62,9 @@ class _Classified(ABC):
         if matrix and y.shape[1] != self.n_outputs:
             raise ValueError(f"{name} has {y.shape[1]} labels, but {other} has {self.n_outputs}.")
 
-    def unknown(self, y: Matrix) -> list[Any]:
-        """Classes of y that are none of the fit, as Python objects: NumPy takes "1" for 1."""
-        return sorted(set(classes_of(y).tolist()) - set(self.classes.tolist()))
+    def unknown(self, classes: Array) -> list[Any]:
+        """Those that are none of the fit, as Python objects: NumPy takes "1" for 1."""
+        return sorted(set(classes.tolist()) - set(self.classes.tolist()))
 
     def network(self) -> dict[str, Any]:
         settings = self.settings

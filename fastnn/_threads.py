@@ -59,7 +59,8 @@ def choose_n_threads(n_threads: int | None, operations: float) -> int:
         return 1
     if multiprocessing.parent_process() is not None:
         return 1
-    return max(1, min(worth, joblib.cpu_count(), numba.config.NUMBA_NUM_THREADS))
+    most: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    return max(1, min(worth, joblib.cpu_count(), most))
 
 
 def _core_of(thread: int) -> int:

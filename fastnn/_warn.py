@@ -11,8 +11,8 @@ import sklearn
 # A pipeline, a search or a callback may stand between the user's line and fastnn.
 _INNER = (
     *(
-        os.path.dirname(os.path.abspath(path)) + os.sep
-        for path in (__file__, sklearn.__file__, joblib.__file__)
+        os.path.abspath(folder) + os.sep
+        for folder in (os.path.dirname(__file__), *sklearn.__path__, *joblib.__path__)
     ),
     contextlib.__file__,
 )
