@@ -5,8 +5,8 @@ only from those below it:
 
 ===============  =============================================================================
 ``network``      the algorithm: feedforward, output error, delta propagation, gradient
-``train``        the entry points that Python calls (``train``, ``predict``, ``losses``), and the
-                 driver: slice, mini-batch, micro-batch
+``train``        the entry points that Python calls (``train``, ``predict``, ``sums``,
+                 ``losses``), and the driver: slice, mini-batch, micro-batch
 ``shuffle``      the order of the examples in an epoch
 ``plan``         a mini-batch as a program of tasks, and its scratch: who does what, and where
 ``layout``       how a network lies in memory: one flat vector, the bias row first in each layer

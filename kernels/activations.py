@@ -16,6 +16,7 @@ kept; those of the gates are functions of z, and computed beside the activation.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from numba import types
@@ -48,7 +49,7 @@ class Activation(NamedTuple):
     code: int
     constants: tuple = ()
     slope_from_input: bool = False
-    with_k: callable = None  # constants for a k that the user gives
+    with_k: Callable | None = None  # constants for a k that the user gives
     hidden: bool = True  # whether users may have it in hidden layers, and in the output layer
     output: bool = False
 

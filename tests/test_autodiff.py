@@ -145,9 +145,13 @@ def test_derivatives(function, kind, largest):
     loss, last, smoothing = kind
     functions = [function, function, last]
     Theta, X, y, target, weight = problem(loss, smoothing)
-    by_example = jax.vmap(
-        lambda x, t: jax.value_and_grad(error_of_one, (0, 1))(Theta, zeros(), x, t, functions, loss)
-    )
+
+    def derivatives(x, t):
+        return jax.value_and_grad(error_of_one, (0, 1))(Theta, zeros(), x, t, functions, loss)
+
+    by_example = jax.jit(
+        jax.vmap(derivatives)
+    )  # one compilation, instead of one for each operation
     C, (dTheta, shifts) = by_example(X, target)
     settings = {"label_smoothing": smoothing, "huber_delta": 0.7, "quantile": [0.1, 0.5, 0.8]}
     network = Network(Theta, functions, loss, **settings)

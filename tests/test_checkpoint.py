@@ -1,6 +1,9 @@
 """A fit that was killed goes on from its last checkpoint and ends with the identical model."""
 
+import json
 import signal
+import subprocess
+import sys
 import warnings
 
 import joblib
@@ -26,14 +29,14 @@ SETTINGS = {
 }
 
 # Fits with a callback that writes atomically after each epoch and kills the process after some.
+# Each in a fork of one process: the imports take longer than a fit.
 PROGRAM = """
-import os, signal, sys, warnings
+import json, os, signal, sys, warnings
 import joblib, numpy as np
 from sklearn.datasets import load_digits
 from fastnn import MLPClassifier
 
 warnings.simplefilter("ignore")
-path, settings, stop = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
 
 class Checkpoint:
     def setup(self, estimator, context): pass
@@ -47,8 +50,27 @@ class Checkpoint:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 X, y = load_digits(return_X_y=True)
-MLPClassifier(**settings).set_callbacks(Checkpoint()).fit(X, y)
+for line in sys.stdin:
+    path, settings, stop = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        MLPClassifier(**eval(settings)).set_callbacks(Checkpoint()).fit(X, y)
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1], flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def killed_fit():
+    """``killed_fit(path, settings, stop)``: a fit that is killed after ``stop`` epochs."""
+    command, pipe = [sys.executable, "-P", "-c", PROGRAM], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+
+        def run(*arguments):
+            print(json.dumps(arguments), file=process.stdin, flush=True)
+            assert int(process.stdout.readline()) == signal.SIGKILL
+
+        yield run
 
 
 def weights(model):
@@ -67,14 +89,13 @@ def same(first, second):
         for j, state in enumerate([3, "stream"])
     ],
 )
-def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_path, run_python):
+def test_a_killed_fit_goes_on_to_the_identical_model(name, random_state, tmp_path, killed_fit):
     stream = "np.random.RandomState(3)" if random_state == "stream" else "3"
     settings = f"dict({SETTINGS[name]!r}, max_iter=14, random_state={stream})"
     expected = MLPClassifier(**eval(settings)).fit(X, Y)
     path = tmp_path / "checkpoint"
     stop = {3: 5, "stream": expected.n_iter_}[random_state]
-    killed = dict(code=-signal.SIGKILL, timeout=120)
-    run_python("-c", PROGRAM, path, settings, stop, **killed)
+    killed_fit(str(path), settings, stop)
     model = joblib.load(path)
     assert model.n_iter_ == stop
     model.set_params(warm_start=True).fit(X, Y)

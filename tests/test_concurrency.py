@@ -285,7 +285,7 @@ else:
         pytest.param("one fit", marks=nightly),
         pytest.param("loky", marks=nightly),
         "threading",
-        "multiprocessing",
+        pytest.param("multiprocessing", marks=nightly),
         pytest.param("dask", marks=nightly),
     ],
 )

@@ -108,7 +108,7 @@ nightly = pytest.mark.nightly
         pytest.param(dict(n_threads=2), marks=nightly),
         dict(early_stopping=True, validation_fraction=0.5),
         pytest.param(dict(batch_size="full", n_threads=1), marks=nightly),
-        dict(batch_size="full", n_threads=2),
+        pytest.param(dict(batch_size="full", n_threads=2), marks=nightly),
         pytest.param(dict(solver="lbfgs", n_threads=1), marks=nightly),
         dict(solver="lbfgs", n_threads=2),
     ],

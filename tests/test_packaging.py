@@ -200,7 +200,7 @@ def test_kernels_cannot_be_imported_from_the_checkout_by_another_name():
     assert "pip install -e" in done.stderr
 
 
-@pytest.fixture(params=["wheel", pytest.param("editable", marks=pytest.mark.nightly)])
+@pytest.fixture(params=["wheel", "editable"])
 def installed_to_be_read(request, wheel, tmp_path):
     """The Python of an environment with fastnn, and with what it needs from this one."""
     venv.create(tmp_path)
@@ -226,7 +226,8 @@ TYPE_CHECKERS = {
 }
 
 
-@pytest.mark.parametrize("checker", ["mypy", pytest.param("pyright", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("checker", TYPE_CHECKERS)
 def test_type_checkers_see_the_types_of_what_users_call(checker, installed_to_be_read, tmp_path):
     use = shutil.copy(ROOT / "tests" / "typed_use.py", tmp_path)
     check = "-P", "-m", *TYPE_CHECKERS[checker]

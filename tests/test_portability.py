@@ -68,6 +68,7 @@ library.prepare("float32")
 """
 
 
+@pytest.mark.nightly
 def test_all_machines_of_a_level_run_the_same_machine_code(run_python, avx2_machine, tmp_path):
     program = SAME_LEVEL.format(features=avx2_machine["NUMBA_CPU_FEATURES"])
     codes = []

@@ -167,7 +167,7 @@ print(errors)
         "pickle",
         pytest.param("joblib", marks=pytest.mark.nightly),
         pytest.param("skops", marks=pytest.mark.nightly),
-        "skops members",
+        pytest.param("skops members", marks=pytest.mark.nightly),
     ],
 )
 def test_damaged_files_are_errors_at_most(way, tmp_path, run_python):

@@ -736,7 +736,14 @@ def test_equal_estimators_do_not_wait_for_each_other():
             assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("kind", [with_nothing_more, with_equality, with_equality_and_hash])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(with_nothing_more, marks=pytest.mark.nightly),
+        pytest.param(with_equality, marks=pytest.mark.nightly),
+        with_equality_and_hash,
+    ],
+)
 def test_nothing_stays_of_an_estimator_that_is_gone(kind):
     gc.collect()
     before = len(_turns)

@@ -665,7 +665,7 @@ def test_without_a_part_held_out_all_is_trained_on():
         assert model.temperature_ == 1
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_threads", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_training_ends_in_time(n_threads):
     X = rng.standard_normal((3000, 5))
     model = TabularRegressor(max_iter=10**6, max_time=1, n_members=3, n_threads=n_threads)
@@ -824,7 +824,7 @@ assert len(sys._current_frames()) == 1  # threads
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("n_threads", ["1", "2"])
+@pytest.mark.parametrize("n_threads", [pytest.param("1", marks=pytest.mark.nightly), "2"])
 def test_ctrl_c_leaves_what_was_learned(n_threads, run_python):
     found, seconds = run_python("-c", CTRL_C, n_threads, "1").stdout.split(maxsplit=1)
     assert found == "usable" and float(seconds) < 4
