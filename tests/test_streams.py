@@ -160,9 +160,9 @@ def test_examples_are_shuffled_within_a_buffer_and_anew_in_each_epoch():
 
     run = Trainer._run
 
-    def noted(self, rows):
-        order.append(self._arguments[2].X[rows, 0].tolist())
-        run(self, rows)
+    def noted(self, data, rows):
+        order.append(data.X[rows, 0].tolist())
+        return run(self, data, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_run", noted)
@@ -681,9 +681,9 @@ def test_the_source_is_read_while_kernels_train():
 
     run = Trainer._run
 
-    def slow(self, rows):
+    def slow(self, data, rows):
         time.sleep(pause)
-        run(self, rows)
+        return run(self, data, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_run", slow)
