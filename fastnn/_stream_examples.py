@@ -511,7 +511,7 @@ class Streamed:
                         for rows in gen_batches(len(window.X), max(1, _AHEAD // self.n_features)):
                             if self._leaving:
                                 return
-                            window.X[rows].ravel()[:: mmap.PAGESIZE // 8].max()
+                            window.X[rows].ravel()[:: mmap.PAGESIZE // window.X.itemsize].max()
                 kept = np.arange(last - first)
                 if self._held is not None:
                     kept = np.flatnonzero(~self._held[first:last])
