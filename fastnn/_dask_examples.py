@@ -356,16 +356,16 @@ class RemoteTrainer(Trainer):
         rows.begin(net, batch_size, n_threads)
         self._examples, self._size = rows, batch_size
 
-    def run_parts(self, parts: Iterable[Array], rule: Rule) -> float:
+    def run_parts(self, parts: Iterable[tuple[Any, Array]], rule: Rule) -> float:
         """Go through rows that come in parts; returns the mean loss before each update."""
-        total, rows = 0.0, np.concatenate(list(parts))
+        total, rows = 0.0, np.concatenate([rows for _, rows in parts])
         for first in range(0, len(rows), self._size):
             batch = rows[first : first + self._size]
             weight, loss, gradient = self._examples.gradient(self.theta, batch, self.updates + 1)
             if weight == 0.0:
                 continue  # no example counts: as if they were not there
             self.gradient[...], self._weight[0] = gradient, weight
-            penalty = super().run_parts([np.zeros(1, np.int64)], rule)
+            penalty = super().run_parts([(self._data, np.zeros(1, np.int64))], rule)
             total += (loss + penalty) * len(batch)
         return total / len(rows)
 

@@ -1,6 +1,7 @@
 """What a fit reads of a stream, kept on disk: ``Stream(..., cache=folder)``."""
 
 import contextlib
+import math
 import os
 import pickle
 import tempfile
@@ -12,10 +13,33 @@ import numpy as np
 from ._typing import Array
 
 
-class DiskCache:
-    """Batches in temporary files, and later in their place the rows that are trained on.
+class _Rows:
+    """Rows in a file: written once, one after the other, and then seen where they are."""
 
-    The files have no name in the folder, or lose it with the process, however that ends.
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._like: Array | None = None
+
+    def add(self, rows: Array) -> None:
+        self._file.write(rows.data)
+        self._like = rows[:0]
+
+    def mapped(self, first: int, last: int) -> Array | None:
+        """Rows ``first`` to ``last``; None if there are none of this kind."""
+        if self._like is None:
+            return None
+        self._file.flush()
+        dtype, of_row = self._like.dtype, self._like.shape[1:]
+        at = first * math.prod(of_row) * dtype.itemsize
+        rows = np.memmap(self._file, dtype, "r", at, (last - first, *of_row))
+        return rows.view(np.ndarray)
+
+
+class DiskCache:
+    """Batches in temporary files, and beside them the targets and weights that are trained on.
+
+    The files have no name in the folder, or lose it with the process, however that ends. Arrays
+    that are seen in them are to be gone before ``close``.
 
     Parameters
     ----------
@@ -25,57 +49,43 @@ class DiskCache:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder, self._n_batches, self._n_bytes = folder, 0, 0
         with self._naming(), contextlib.ExitStack() as stack:
-            # X, then targets and weights as kernels take them; the last for y and sample_weight.
-            *self._columns, self._others = (
-                stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(4)
-            )
+            files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(4)]
             self._opened = stack.pop_all()
+        self._X, self._target, self._weight = map(_Rows, files[:3])
+        self._others = files[3]  # y and sample_weight
 
     def add(self, X: Array, y: Any, weight: Array | None) -> None:
         """Add a batch: X in C order, with as many columns and of the same type as in all others."""
         with self._naming():
-            self._columns[0].write(X.data)
+            self._X.add(X)
             pickle.dump((y, weight), self._others)
-        self._row, self._n_batches = X[:0], self._n_batches + 1
+        self._n_batches += 1
         self._n_bytes += X.nbytes
 
-    def batches(self) -> Iterator[tuple[Array, Any, Array | None]]:
+    def batches(self) -> Iterator[tuple[Array | None, Any, Array | None]]:
         """The batches as they were added."""
+        first = 0
         with self._naming():
             self._others.seek(0)
-        at = 0
         for _ in range(self._n_batches):
             with self._naming():
                 y, weight = pickle.load(self._others)
-                X = np.empty((y.shape[0], self._row.shape[1]), self._row.dtype)
-                self._columns[0].seek(at)
-                self._columns[0].readinto(X.data)
-            at += X.nbytes
+                last = first + y.shape[0]
+                X = self._X.mapped(first, last)
             yield X, y, weight
+            first = last
 
-    def replace(self, row: int, *columns: Array | None) -> None:
-        """Write rows of X (from number ``row`` on), targets and weights; None is as it is.
-
-        X takes the place of batches that were read.
-        """
+    def add_targets(self, target: Array, weight: Array | None) -> None:
+        """Add what the rows of a batch are trained to give, and their weights."""
         with self._naming():
-            self._columns[0].seek(row * self._row.shape[1] * self._row.itemsize)
-            for file, array in zip(self._columns, columns, strict=True):
-                if array is not None:
-                    file.write(array.data)
+            self._target.add(target)
+            if weight is not None:
+                self._weight.add(weight)
 
-    def rewind(self) -> None:
-        """Begin to read what was written by ``replace``."""
+    def rows(self, first: int, last: int) -> tuple[Array | None, ...]:
+        """Rows ``first`` to ``last`` of X, targets and weights."""
         with self._naming():
-            for file in self._columns:
-                file.seek(0)
-
-    def read(self, *columns: Array | None) -> None:
-        """Fill these arrays with the next rows; None stays None."""
-        with self._naming():
-            for file, array in zip(self._columns, columns, strict=True):
-                if array is not None:
-                    file.readinto(array.data)
+            return tuple(one.mapped(first, last) for one in (self._X, self._target, self._weight))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what could not be written

@@ -9,8 +9,8 @@ Those of a stream and of Dask have the same methods: _stream_examples, _dask_exa
     prepare(scaling, loss)          as training is to see them
     set_aside(settings, rng)        takes a part out of training, to validate on
     n                               how many are trained on
-    data(batch_size)                ``Data`` of the kernels
-    epoch(shuffled)                 the rows of ``data`` of an epoch, in parts one after the other
+    data(batch_size)                ``Data`` of the kernels; no part of an epoch has more rows
+    epoch(shuffled)                 the parts of an epoch one after the other: data, and rows of it
     close()                         when the fit has ended, however it did
     make_trainer, predict           ``Trainer`` and ``predict``, or what stands for them elsewhere
 """
@@ -141,6 +141,6 @@ class Arrays:
         """Do what ``epoch`` does with the order, for an epoch that was trained already."""
         shuffled(self._order)
 
-    def epoch(self, shuffled: Shuffled) -> Iterable[Array]:
+    def epoch(self, shuffled: Shuffled) -> Iterable[tuple[Data, Array]]:
         shuffled(self._order)
-        return [self._order]
+        return [(self._data, self._order)]

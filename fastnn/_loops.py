@@ -88,7 +88,6 @@ def fit_stochastic(
         Warnings, for when the fit has succeeded.
     """
     batch_size = _batch_size(settings.batch_size, examples.n)
-    data = examples.data(batch_size)
     history, optimizer, progress = monitor.history, monitor.optimizer, monitor.progress
     theta = progress.theta
     warnings: Warnings = []
@@ -103,7 +102,12 @@ def fit_stochastic(
         examples,
         monitor.report as report,
         examples.make_trainer(
-            net, theta, data, batch_size, settings.n_threads, optimizer.state
+            net,
+            theta,
+            examples.data(batch_size),  # under no name of this frame, see Trainer.__exit__
+            batch_size,
+            settings.n_threads,
+            optimizer.state,
         ) as trainer,
     ):
         trainer.updates = optimizer.t

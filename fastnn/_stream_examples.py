@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ from ._inputs import (
     weight_scale,
 )
 from ._network import make_data, predict
-from ._standardize import BLOCK_SIZE, scaler_of
+from ._standardize import scaler_of
 from ._state import shallow_copy
 from ._streams import numbers_of
 from ._trainer import Trainer
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
     from ._standardize import Standardization
     from ._streams import Stream
     from ._validation import Held
+
+# Numbers of X of a source that are copied and checked in one go: they stay in the CPU's cache.
+_PIECE = 2**17
+# And of the cache on disk, that are read ahead in one go. Buffers with fewer are seen together.
+_AHEAD = 2**23
 
 Piece: TypeAlias = tuple[Any, ...]  # X, target and weight of some rows; None for what is not there
 
@@ -133,7 +139,7 @@ class Streamed:
     _weights: Any
     _by_class: list[Array] | None
     _buffers: Any
-    _reading: Future[int]
+    _reading: Any
 
     is_sparse = False
     make_trainer, predict = Trainer, staticmethod(predict)
@@ -247,8 +253,8 @@ class Streamed:
     ) -> Iterator[tuple[int, Array, Any, Array | None]]:
         """One pass: number of the first row, X, target and weight of each batch, as checked.
 
-        ``change(y, sample_weight)`` gives the last two. After the first pass a batch comes in
-        pieces, which are copied while they are in the cache of the CPU.
+        ``change(y, sample_weight)`` gives the last two. After the first pass a batch of the source
+        comes in pieces, which are copied while they are in the cache of the CPU.
         """
         first, number, again = 0, -1, self._n_rows is not None
         cache = self._cache if again else None
@@ -270,13 +276,15 @@ class Streamed:
                     raise ValueError(
                         f"There are more examples than the {self._n_rows} of the first pass."
                     )
-            size = max(1, BLOCK_SIZE // X.shape[1]) if again else len(X)
+            size = max(1, _PIECE // X.shape[1]) if again and not cached else len(X)
             for rows in gen_batches(len(X), size):
                 piece = _of((X, target, weight), rows)
-                if again and not cached and not np.isfinite(piece[0]).all():
+                yield first + rows.start, *piece
+                # Now, as the copy of it has brought it into the cache of the CPU. einsum, as it
+                # sums by vectors and warns of nothing; a sum that overflows is left to the check.
+                if again and not cached and not np.isfinite(np.einsum("ij->", piece[0])):
                     with _naming(number, first, when):
                         checked_data(self._nameless or self._estimator, X, y, reset=False)
-                yield first + rows.start, *piece
             first += len(X)
         if again and first < self._n_rows:
             if first == 0:
@@ -393,37 +401,46 @@ class Streamed:
         return make(dict(zip(names, X.T, strict=True)))
 
     def data(self, batch_size: int) -> Data:
-        """Room for two buffers; kernels see both as one array."""
+        """Room for two buffers; kernels see both as one array. Or the first rows of the cache."""
         most = self._stream.buffer_rows
         if batch_size > max(most, 1) and self.n > most:
             raise ValueError(
                 f"A mini-batch of {batch_size} examples does not fit into buffer_rows={most}."
             )
         self._size = size = min(self.n, -(-most // batch_size) * batch_size)
+        self._sizes = [size] * (self.n // size)
+        if self.n % size:
+            self._sizes.append(self.n % size)
+        self._orders = {size: np.arange(size) for size in self._sizes}
+        if self.n == size and self._held is not None:
+            self._orders[self.n] = self._order
+        self._scale = weight_scale(self._largest)
+        if self._cache is not None:
+            for _, _, target, weight in self._batches("when all are known", self._to_train):
+                self._cache.add_targets(target, weight)
+            starts = np.arange(self.n) if self._held is None else np.flatnonzero(~self._held)
+            self._bounds = [*starts[::size].tolist(), self._n_rows]
+            self._at_once = max(1, _AHEAD // (size * self.n_features))
+            return self._window(0)
         n, width, dtype = 2 * size, self.targets.n_outputs, self.dtype
         self._X = np.zeros((n, self.n_features), dtype)
         self._y = np.zeros(n, np.int32) if self._as_codes else np.zeros((n, width), dtype)
+        self._weights = np.zeros(n, dtype) if self._weighted else None
+        return self._as_data(self._X, self._y, self._weights)
+
+    def _as_data(self, X: Array, y: Array, weights: Array | None) -> Data:
         data = make_data(
-            self._X,
-            standardized=self._scaling.of_features(self._X),
-            codes=self._y if self._as_codes else None,
-            targets=None if self._as_codes else self._y,
+            X,
+            standardized=self._scaling.of_features(X),
+            codes=y if self._as_codes else None,
+            targets=None if self._as_codes else y,
         )
-        self._weights = None
-        if self._weighted:
-            self._weights = np.zeros(n, dtype)
-            self._scale = weight_scale(self._largest)
-            data = data._replace(weights=readonly(self._weights), weight_scale=self._scale)
-        return data
+        if weights is None:
+            return data
+        return data._replace(weights=readonly(weights), weight_scale=self._scale)
 
     def __enter__(self) -> Self:
         self._config = sklearn.get_config()  # which threads have each of its own
-        self._sizes = [self._size] * (self.n // self._size)
-        if self.n % self._size:
-            self._sizes.append(self.n % self._size)
-        self._orders = {size: np.arange(size) for size in self._sizes}
-        if self.n == self._size and self._held is not None:
-            self._orders[self.n] = self._order
         self._n_begun, self._buffers, self._leaving = 0, None, False
         self._reader = ThreadPoolExecutor(1, "fastnn-reader")
         return self
@@ -433,79 +450,91 @@ class Streamed:
         if self._buffers is not None:
             self._reader.submit(self._buffers.close)  # what the source has opened, in its thread
         self._reader.shutdown()
+        self._buffers = self._reading = None  # and what is seen of the cache
 
     def skip(self, shuffled: Shuffled) -> None:
         self._n_begun += 1
         for size in self._sizes:
             shuffled(self._orders[size])
 
-    def epoch(self, shuffled: Shuffled) -> Iterator[Array]:
-        """The rows of one buffer after the other, while the next is read."""
+    def epoch(self, shuffled: Shuffled) -> Iterator[tuple[Data, Array]]:
+        """One buffer after the other, while the next is read."""
         self._n_begun += 1
         if self._buffers is None:
-            self._buffers = self._filled(self._n_begun)
+            cached = self._cache is not None
+            self._buffers = self._mapped() if cached else self._filled(self._n_begun)
             self._read()
         for number, size in enumerate(self._sizes, 1):
             order = self._orders[size]
             shuffled(order)
-            # Ctrl-C does not end a wait where polars has been imported.
-            while not wait([self._reading], timeout=0.05).done:
-                pass
-            first = self._reading.result()
-            if number < len(self._sizes) or self._n_begun < self._settings.max_iter:
-                self._read()
-            yield order + first
+            yield self._next(order, number == len(self._sizes))
+
+    def _next(self, order: Array, is_last: bool) -> tuple[Data, Array]:
+        """The buffer that is being read, with its rows in this order; begins to read another."""
+        # Ctrl-C does not end a wait where polars has been imported.
+        while not wait([self._reading], timeout=0.05).done:
+            pass
+        data, rows = self._reading.result()
+        if not is_last or self._n_begun < self._settings.max_iter:
+            self._read()
+        return data, rows[order]
 
     def _read(self) -> None:
         self._reading = self._reader.submit(next, self._buffers)
 
-    def _filled(self, epoch: int) -> Iterator[int]:
-        """Fill both buffers in turn, from this epoch on; yields the first row of each."""
+    def _filled(self, epoch: int) -> Iterator[tuple[Data, Array]]:
+        """Fill both buffers in turn, from this epoch on."""
+        data = self._as_data(self._X, self._y, self._weights)
+        everything, start = np.arange(2 * self._size), self._size
         with sklearn.config_context(**self._config):
-            start, written, n = self._size, 0, 0
             for number in itertools.count(epoch):
                 batches = self._batches(f"in epoch {number}", self._to_train)
+                written = 0
                 for at, piece in _cut(map(self._left, batches), self._size):
                     if self._leaving:
                         return
                     if at == 0:
                         if written:
-                            yield start
+                            yield data, everything[start:]
                         start = self._size - start
-                    rows = slice(start + at, start + at + len(piece[0]))
-                    self._write(rows, *piece)
-                    if self._cache is not None:
-                        X, *others = self._columns(rows)
-                        self._cache.replace(n, None if self._held is None else X, *others)
-                    written, n = at + len(piece[0]), n + len(piece[0])
-                yield start
-                written = 0
-                if self._cache is not None:
-                    yield from self._filled_again(start)
+                    written = at + len(piece[0])
+                    self._write(slice(start + at, start + written), *piece)
+                yield data, everything[start:]
 
-    def _filled_again(self, start: int) -> Iterator[int]:
-        """``_filled`` from what the cache has of the epoch before."""
+    def _mapped(self) -> Iterator[tuple[Data, Array]]:
+        """One buffer after the other as the cache has it, again and again."""
+        window = None
         while True:
-            self._cache.rewind()
-            for size in self._sizes:
-                if len(self._sizes) > 1:  # otherwise all is there
-                    start = self._size - start
-                    for rows in gen_batches(size, max(1, BLOCK_SIZE // self.n_features)):
-                        if self._leaving:
-                            return
-                        self._cache.read(
-                            *self._columns(slice(start + rows.start, start + rows.stop))
-                        )
-                yield start
+            for number, (first, last) in enumerate(itertools.pairwise(self._bounds)):
+                if number % self._at_once == 0:
+                    begin = first
+                    if window is None or self._at_once < len(self._sizes):
+                        window = self._window(number)
+                        # To look at a number of each page reads it ahead, in this thread.
+                        for rows in gen_batches(len(window.X), max(1, _AHEAD // self.n_features)):
+                            if self._leaving:
+                                return
+                            window.X[rows].ravel()[:: mmap.PAGESIZE // window.X.itemsize].max()
+                kept = np.arange(last - first)
+                if self._held is not None:
+                    kept = np.flatnonzero(~self._held[first:last])
+                yield window, kept + (first - begin)
+
+    def _window(self, number: int) -> Data:
+        """What the cache has of this buffer and of those that are seen at once with it."""
+        last = min(number + self._at_once, len(self._sizes))
+        return self._as_data(*self._cache.rows(self._bounds[number], self._bounds[last]))
 
     def _to_train(self, y: Matrix, weight: Array | None) -> tuple[Array, Array | None]:
         """Target and weight of a batch, as kernels take them."""
         target = self._encode(y)
         weight = self._training_weight(weight, target)
         target = self._scaling.of_targets(target)
-        if not self._as_codes:
+        if self._as_codes:
+            target = target.astype(np.int32)
+        else:
             target = self.targets.values(target, self.dtype)
-        return target, weight
+        return target, None if weight is None else (weight * self._scale).astype(self.dtype)
 
     def _left(self, piece: tuple[int, Array, Array, Array | None]) -> Piece:
         """What is trained on of a piece of a batch."""
@@ -514,14 +543,10 @@ class Streamed:
             return X, target, weight
         return _of((X, target, weight), ~self._held[first : first + len(X)])
 
-    def _columns(self, rows: slice) -> tuple[Array | None, ...]:
-        """These rows of the buffers, of X, targets and weights."""
-        return _of((self._X, self._y, self._weights), rows)
-
     def _write(self, rows: slice, X: Array, target: Array, weight: Array | None) -> None:
         self._X[rows], self._y[rows] = X, target
         if weight is not None:
-            self._weights[rows] = weight * self._scale
+            self._weights[rows] = weight
 
 
 def _cut(batches: Iterable[Piece], size: int) -> Iterator[tuple[int, Piece]]:

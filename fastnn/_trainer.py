@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Iterable
 from typing import Any, Self
@@ -55,6 +56,7 @@ class Trainer:
     Parameters
     ----------
     net, data : see kernels.layout
+        Parts of an epoch may have data of their own, with no more rows and in the same form.
     theta : (n_params,), trained in place
     batch_size : int
     n_threads : int or None
@@ -93,7 +95,8 @@ class Trainer:
         team = new_team(batch_size, most_threads)
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
-        self._arguments = (
+        self._data, self._n_helped = data, most_threads
+        self._arguments: tuple[Any, ...] = (
             net,
             Params(theta, theta_t, self.gradient, state),
             data,
@@ -120,6 +123,8 @@ class Trainer:
 
     def __exit__(self, *exception: object) -> None:
         self._helpers.__exit__()
+        # Examples may be files, which are free when no one holds them: not even a traceback.
+        del self._data, self._arguments, self._helpers
 
     @property
     def updates(self) -> int:
@@ -132,21 +137,30 @@ class Trainer:
 
     def run_epoch(self, rows: Array, rule: Rule) -> float:
         """Go through the examples ``rows``; returns the mean loss before each update."""
-        return self.run_parts([rows], rule)
+        return self.run_parts([(self._data, rows)], rule)
 
-    def run_parts(self, parts: Iterable[Array], rule: Rule) -> float:
-        """``run_epoch`` of rows that come in parts: all but the last whole mini-batches."""
-        orders, n = self._orders, 0
+    def run_parts(self, parts: Iterable[tuple[Data, Array]], rule: Rule) -> float:
+        """``run_epoch`` of parts, rows of their data: all but the last whole mini-batches."""
+        orders = self._orders
         for name, value in zip(rule._fields, rule, strict=True):
             orders[name][0] = value
         orders["alpha"][0] *= self._weight_scale
         orders["loss"][0] = 0.0
-        for rows in parts:
-            self._run(rows)
-            n += len(rows)
+        n = sum(itertools.starmap(self._run, parts))
         return float(orders["loss"][0]) / n
 
-    def _run(self, rows: Array) -> None:
+    def _take(self, data: Data) -> None:
+        """Let the kernel see other data: helpers, which have what they began with, begin anew."""
+        self._helpers.__exit__()
+        self._sync[...] = 0
+        net, params, _, *others = self._arguments
+        self._data, self._arguments = data, (net, params, data, *others)
+        self._helpers = Helpers(self._n_helped, self._kernel, *self._arguments, sync=self._sync)
+
+    def _run(self, data: Data, rows: Array) -> int:
+        """Go through these rows of the data; returns how many there are."""
+        if data is not self._data:
+            self._take(data)
         orders, n = self._orders, len(rows)
         self._rows[:n] = rows
         orders["end"][0] = n
@@ -169,6 +183,7 @@ class Trainer:
             last = int(orders["last"][0])  # or before, if its time was over
             self._pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
+        return n
 
     def loss_and_gradient(self, theta: Array, rows: Array, alpha: float) -> tuple[float, Array]:
         """Loss of all examples and its gradient, at the parameters ``theta``."""

@@ -119,6 +119,28 @@ def test_loss_and_gradient(activation, kind, n_threads, dtype):
     np.testing.assert_allclose(C, bare / outputs + penalty - bare, rtol=max(tolerance, 1e-12))
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_parts_with_data_of_their_own_train_as_parts_of_one(n_threads):
+    net, theta, data, *_ = problem("binary", [4, 5, 1], "tanh")
+    pieces = [slice(0, 6), slice(6, 11)]
+    own = [
+        data._replace(
+            **{name: getattr(data, name)[rows] for name in ("X", "codes", "targets", "weights")}
+        )
+        for rows in pieces
+    ]
+    rule, found = Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8), []
+    for parts in (
+        [(data, np.arange(11)[rows]) for rows in pieces],
+        [(part, np.arange(len(part.X))) for part in own],
+    ):
+        weights = theta.copy()
+        with Trainer(net, weights, data, 3, n_threads, np.zeros((2, theta.size))) as trainer:
+            losses = [trainer.run_parts(parts, rule) for _ in range(3)]
+        found.append([*losses, *weights])
+    np.testing.assert_array_equal(*found)
+
+
 PAIRS = list(itertools.product(HIDDEN, KINDS))
 
 

@@ -18,8 +18,9 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import accuracy_score
 
-from fastnn import MLPClassifier, MLPRegressor, Stream, TabularClassifier
+from fastnn import MLPClassifier, MLPRegressor, Stream, TabularClassifier, _stream_examples
 from fastnn._streams import numbers_of
+from fastnn._trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -156,13 +157,11 @@ def test_examples_are_shuffled_within_a_buffer_and_anew_in_each_epoch():
         pass
 
     x = np.arange(n, dtype=float).reshape(-1, 1)
-    from fastnn._trainer import Trainer
-
     run = Trainer._run
 
-    def noted(self, rows):
-        order.append(self._arguments[2].X[rows, 0].tolist())
-        run(self, rows)
+    def noted(self, data, rows):
+        order.append(data.X[rows, 0].tolist())
+        return run(self, data, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_run", noted)
@@ -258,19 +257,25 @@ def test_text_and_integers_of_tables_are_labels(tmp_path):
 
 
 def files_in(folder):
-    """What this process has open there, of files with a name and without."""
+    """What this process has open or mapped there, of files with a name and without."""
     if sys.platform != "linux":
         return os.listdir(folder)
     found = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
     opened = [os.readlink(path) for path in found if os.path.lexists(path)]
+    with open("/proc/self/maps") as file:
+        opened += [line.split(maxsplit=5)[-1] for line in file]
     return os.listdir(folder) + [path for path in opened if path.startswith(str(folder))]
 
 
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("buffer_rows", [150, 2000])
-def test_a_cache_on_disk_changes_no_bit(kind, weighted, early_stopping, buffer_rows, tmp_path):
+@pytest.mark.parametrize("buffer_rows, mapped", [(150, 160), (150, 400), (150, N), (2000, 1)])
+def test_a_cache_on_disk_changes_no_bit(
+    kind, weighted, early_stopping, buffer_rows, mapped, tmp_path, monkeypatch
+):
+    """However many buffers are mapped at once."""
+    monkeypatch.setattr(_stream_examples, "_AHEAD", mapped * D)
     make, y = TARGETS[kind]
     arrays = (X, y, WEIGHT) if weighted else (X, y)
     settings = dict(SETTINGS, standardize=True, early_stopping=early_stopping)
@@ -308,6 +313,43 @@ def test_a_cache_goes_with_labels_of_text_and_columns_of_float32(more, tmp_path)
     ]
     assert_same(*fits)
     assert fits[0].coefs_[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_cached_epochs_train_on_the_file_some_rows_at_a_time(early_stopping, tmp_path, monkeypatch):
+    monkeypatch.setattr(_stream_examples, "_AHEAD", 1)
+    run, trained, n_mapped = Trainer._run, [], []
+
+    def noted(self, data, rows):
+        for array in (data.X, data.targets, data.weights):
+            while array.base is not None and not isinstance(array, np.memmap):
+                array = array.base
+            assert isinstance(array, np.memmap)
+        assert len(rows) <= len(data.X) < 200
+        trained.extend(data.X[rows, 0])
+        n_mapped.append(sum("/" in path for path in files_in(tmp_path)))
+        return run(self, data, rows)
+
+    monkeypatch.setattr(Trainer, "_run", noted)
+    settings = dict(SETTINGS, early_stopping=early_stopping, max_iter=3)
+    model = MLPRegressor(**settings)
+    model.fit(Stream(batches(X, SCORE, WEIGHT), buffer_rows=96, cache=tmp_path))
+    assert len(trained) == model.t_
+    of_epochs = np.sort(np.reshape(trained, (3, -1)), axis=1)
+    assert (of_epochs == of_epochs[0]).all()
+    assert len(set(of_epochs[0])) == model.t_ / 3
+    if sys.platform == "linux":  # 4 files; 3 windows of each of 3, opened and mapped
+        assert max(n_mapped) <= 4 + 3 * 3 * 2
+    assert not files_in(tmp_path)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_numbers_whose_sum_is_too_large_are_trained_on(cached, tmp_path):
+    large = X.copy()
+    large[:, 0] = 1.5e308
+    settings = dict(SETTINGS, activation="tanh")
+    stream = Stream(batches(large, SCORE), cache=tmp_path if cached else None)
+    assert_same(MLPRegressor(**settings).fit(stream), MLPRegressor(**settings).fit(large, SCORE))
 
 
 def test_a_cache_is_removed_where_a_fit_fails(tmp_path, after_epochs):
@@ -677,13 +719,11 @@ def test_the_source_is_read_while_kernels_train():
             time.sleep(pause)
             yield batch
 
-    from fastnn._trainer import Trainer
-
     run = Trainer._run
 
-    def slow(self, rows):
+    def slow(self, data, rows):
         time.sleep(pause)
-        run(self, rows)
+        return run(self, data, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_run", slow)
