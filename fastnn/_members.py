@@ -50,6 +50,9 @@ OF_FEW = dict(batch_size="full", dropout=0.0, tol=1e-4, n_iter_no_change=10)
 # By how much the loss of a network must be lower without bins for all to do without. The part held
 # out tells small differences badly, and bins that are missed cost more than needless ones.
 IN_DOUBT = 0.02
+# A network is done after so many epochs without a lower loss of what is held out, or a quarter of
+# all if those are more: the schedule may still bring it down.
+PATIENCE = 25
 # Examples that are encoded for prediction at a time.
 BLOCK = 2**14
 
@@ -247,7 +250,8 @@ class BaseTabular(Followed, Documented, BaseEstimator, ABC, Generic[Member]):
         """A function that fits a member by its number to a table, and in how many threads."""
         n_workers = choose_n_threads(self.n_threads, 1e15)
         n_workers = n_workers if self.n_members >= n_workers else 1
-        settings = PRESET | self._preset | dict(n_iter_no_change=self.max_iter)
+        patience = max(PATIENCE, self.max_iter // 4) if judged else self.max_iter
+        settings = PRESET | self._preset | dict(n_iter_no_change=patience)
         # Some 16 updates for each epoch, as far as mini-batches of 32 to 256 make them.
         settings["batch_size"] = int(np.clip(2 ** round(np.log2(n_examples / 16)), 32, 256))
         if n_examples < FEW:

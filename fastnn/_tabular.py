@@ -27,7 +27,9 @@ _PARAMETERS = """n_members : int, default=5
     hidden_layer_sizes : int or array-like of int, default={hidden}
         Number of units of each hidden layer.
     max_iter : int, default=100
-        Number of epochs of each network; the weights of the best one are kept.
+        Most epochs of each network; the weights of the best one are kept. A network ends before if
+        its loss on what is held out was not lower for 25 epochs (a quarter of ``max_iter``, where
+        that is more), without such with the last epoch.
     max_time : float or None, default=None
         Seconds of training, without encoding, after which it ends at the end of an epoch.
     numerical_embedding : {{'auto', 'piecewise_linear', 'periodic'}} or None, default='auto'

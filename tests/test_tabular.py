@@ -657,6 +657,18 @@ def test_given_validation_examples_are_those_of_all_members(make, y):
             make(**SMALL).fit(X_TABLE, y, X_val=X_TABLE, y_val=np.column_stack([y, y]))
 
 
+@pytest.mark.parametrize("max_iter, patience", [(60, 25), (120, 30)])
+def test_a_network_ends_when_what_it_holds_out_has_not_gained_for_a_quarter_of_all(
+    max_iter, patience
+):
+    settings = SMALL | dict(hidden_layer_sizes=(64,), max_iter=max_iter)
+    model = TabularRegressor(**settings).fit(WIDE, noise.permutation(OF_LINES))
+    for member in model.members_:
+        assert member.n_iter_ == member.best_epoch_ + patience + 1 < max_iter
+    model.set_params(validation_fraction=0).fit(WIDE, OF_LINES)
+    assert model.n_iter_ == max_iter
+
+
 def test_without_a_part_held_out_all_is_trained_on():
     for X, settings in [(X_IRIS, dict(validation_fraction=0)), (X_IRIS[::2], {})]:
         model = TabularClassifier(**SMALL, **settings).fit(X, X[:, 0] > 5.5)
