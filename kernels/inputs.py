@@ -186,52 +186,54 @@ def add_to_rows(typingctx, like, added, n, rows, stride, indices, values, scales
 
 
 @leaf
-def first_entry(data, row, column):
-    """The first entry of a CSR row that is in ``column`` or behind it."""
-    low, high = data.row_starts[row], data.row_starts[row + 1]
+def first_entry(columns, low, high, column):
+    """The first of a CSR row's entries low..high that is in ``column`` or behind it."""
     while column > 0 and low < high:
         middle = (low + high) // 2
-        if data.columns[middle] < column:
+        if columns[middle] < column:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-@leaf
-def stand_at(data, work, thread, i, e):
-    """Note that example i of the micro-batch comes to entry e next."""
-    work.entries[thread, i] = e
-    at_end = e == work.ends[thread, i]
-    work.features[thread, i] = NO_FEATURE if at_end else data.columns[e]
+# How far each example of the micro-batch has come: notes of one thread, from ``work``.
 
 
 @leaf
-def begin_entries(data, work, part, feature):
+def stand_at(columns, entries, ends, features, i, e):
+    """Note that example i comes to entry e next."""
+    entries[i] = e
+    features[i] = NO_FEATURE if e == ends[i] else columns[e]
+
+
+@leaf
+def begin_entries(row_starts, columns, entries, ends, features, part, feature):
     """Let each example stand before ``feature``."""
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
-        work.ends[part.thread, i] = data.row_starts[row + 1]
-        stand_at(data, work, part.thread, i, first_entry(data, row, feature))
+        begin, end = row_starts[row], row_starts[row + 1]
+        ends[i] = end
+        first = first_entry(columns, begin, end, feature)
+        stand_at(columns, entries, ends, features, i, first)
 
 
 @leaf
-def go_on_to(data, work, part, i, feature):
+def go_on_to(columns, entries, ends, features, i, feature):
     """Let example i go on to ``feature``; returns where it stood, and where it stands."""
-    # Those of prediction, which has none, are of another type.
-    begin, end = np.intp(work.entries[part.thread, i]), np.intp(work.ends[part.thread, i])
+    begin, end = entries[i], ends[i]
     e = begin
-    while e < end and data.columns[e] < feature:
+    while e < end and columns[e] < feature:
         e += 1
-    stand_at(data, work, part.thread, i, e)
+    stand_at(columns, entries, ends, features, i, e)
     return begin, e
 
 
 @leaf
-def features_at_once(data, part, n_features, row_bytes):
+def features_at_once(n_entries, n_examples, part, n_features, row_bytes):
     """How many features the way forward goes through for all examples, before the next ones."""
-    step, entries = max(1, BLOCK_BYTES // row_bytes), data.values.size
-    pays = entries * step >= LEAST_ENTRIES * n_features * (data.row_starts.size - 1)
+    step = max(1, BLOCK_BYTES // row_bytes)
+    pays = n_entries * step >= LEAST_ENTRIES * n_features * n_examples
     # Prediction has no notes, and few rows make no use of the cache.
     return step if pays and part.t > 0 and part.i1 - part.i0 > ABREAST else n_features
 
@@ -243,21 +245,25 @@ def sparse_affine(net, theta, theta_t, data, work, part):
     n_features, n_out = layer.n_in, layer.n_out
     rows = address(theta_t if data.continued.size > 0 else theta, n_out)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
-    step = features_at_once(data, part, n_features, n_out * theta.itemsize)
+    row_starts, columns, values = data.row_starts, data.columns, data.values
+    row_bytes = n_out * theta.itemsize
+    step = features_at_once(values.size, row_starts.size - 1, part, n_features, row_bytes)
     if step < n_features:
-        begin_entries(data, work, part, 0)
+        thread = part.thread
+        entries, ends, features = work.entries[thread], work.ends[thread], work.features[thread]
+        begin_entries(row_starts, columns, entries, ends, features, part, 0)
     for f in range(0, n_features, step):
         for i in range(part.i0, part.i1):
             row = part.rows[part.first + i]
-            begin, end = data.row_starts[row], data.row_starts[row + 1]
+            begin, end = row_starts[row], row_starts[row + 1]
             following = part.first + i + ROWS_AHEAD
             if f == 0 and following < part.rows.size:
                 row = part.rows[following]
-                ahead, stop = data.row_starts[row], data.row_starts[row + 1]
-                prefetch_row(data.columns[ahead:stop])
-                prefetch_row(data.values[ahead:stop])
+                ahead, stop = row_starts[row], row_starts[row + 1]
+                prefetch_row(columns[ahead:stop])
+                prefetch_row(values[ahead:stop])
             if step < n_features:
-                begin, end = go_on_to(data, work, part, i, f + step)
+                begin, end = go_on_to(columns, entries, ends, features, i, f + step)
             # Only rows of hidden units begin with a 1: count from the end of the row.
             z = address(work.a, place.a + (i + 1) * place.width - n_out)
             weighted_rows(
@@ -267,8 +273,8 @@ def sparse_affine(net, theta, theta_t, data, work, part):
                 n_out,
                 rows,
                 n_out,
-                address(data.columns, begin),
-                address(data.values, begin),
+                address(columns, begin),
+                address(values, begin),
                 scales,
                 end - begin,
             )
@@ -288,8 +294,10 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
     n_out, place, thread = net.layers[0].n_out, work.places[1], part.thread
     # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
     f0, f1 = max(0, chunk.first_row - 1), chunk.last_row - 1
+    row_starts, columns, values = data.row_starts, data.columns, data.values
+    entries, ends, features = work.entries[thread], work.ends[thread], work.features[thread]
     if restart:
-        begin_entries(data, work, part, f0)
+        begin_entries(row_starts, columns, entries, ends, features, part, f0)
     if fresh:
         for j in range(g.size if whole else n_out):
             g[j] = 0
@@ -301,7 +309,6 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
                 g[j] += d[j]
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
     feature_0 = address(g, (1 - chunk.first_row) * n_out)
-    features = work.features[thread]
     for first in range(part.i0, part.i1, ABREAST):
         last = min(part.i1, first + ABREAST)
         nearest = NO_FEATURE
@@ -310,9 +317,9 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
         for i in range(first, last if nearest < f1 else first):
             if features[i] >= f1:
                 continue
-            begin, end = go_on_to(data, work, part, i, f1)
+            begin, end = go_on_to(columns, entries, ends, features, i, f1)
             for e in range(begin, end if lazy else begin):
-                f = data.columns[e]
+                f = columns[e]
                 if work.touched[f] != part.t:
                     work.touched[f] = part.t
                     row = (f + 1 - chunk.first_row) * n_out
@@ -324,8 +331,8 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
                 n_out,
                 feature_0,
                 n_out,
-                address(data.columns, begin),
-                address(data.values, begin),
+                address(columns, begin),
+                address(values, begin),
                 scales,
                 end - begin,
             )

@@ -12,8 +12,6 @@ Here is what is done with one part of the rows, and with one chunk of the parame
 who does what: small networks, for example, sum the gradient of parts of the rows in phase 1.
 """
 
-import numpy as np
-
 from .activations import activate, activate_with_slopes, multiply_by_slope
 from .dropout import drop, scale_up
 from .inputs import (
@@ -37,9 +35,8 @@ from .matmul import (
 )
 from .rules import squared_norm, update
 
-# What a product does with what is there. Variables, not literals, for which Numba would compile
-# the products anew.
-OVERWRITE, ADD = np.intp(0), np.intp(1)
+# What a product does with what is there.
+OVERWRITE, ADD = range(2)
 
 
 @leaf
@@ -62,7 +59,7 @@ def multiply(d, slopes):
         d[i] *= slopes[i]
 
 
-@section
+@shared
 def feedforward(net, theta, theta_t, data, work, part):
     """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for a part of the examples."""
     scratch = scratch_of(work.packed, part.thread)
