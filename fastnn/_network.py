@@ -178,7 +178,7 @@ def predict(net: Net, theta: Array, data: Data, rows: Array, n_threads: int | No
     work = _scratch(units, theta.dtype, capacity, n_threads, data.row_starts.size > 0)
     kernel, taken = predict_kernel[theta.dtype], for_predict(net, data, work)
     summing = data.continued.size > 0
-    theta_t, rows = transposed(theta, net, summing), readonly(rows)
+    theta_t = transposed(theta, net, summing)
     if summing:
         of_first = slice((units[0] + 1) * units[1])
         sums[theta.dtype](theta[of_first], theta_t[of_first], data.continued)

@@ -189,77 +189,79 @@ def add_to_rows(typingctx, like, added, n, rows, stride, indices, values, scales
 
 
 @leaf
-def first_entry(data, row, column):
-    """The first entry of a CSR row that is in ``column`` or behind it, and not dense."""
-    low, high = data.row_starts[row] + data.n_dense, data.row_starts[row + 1]
-    while column > data.n_dense and low < high:
+def first_entry(columns, low, high, column):
+    """The first of a CSR row's entries low..high that is in ``column`` or behind it."""
+    while column > 0 and low < high:
         middle = (low + high) // 2
-        if data.columns[middle] < column:
+        if columns[middle] < column:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-@leaf
-def stand_at(data, work, thread, i, e):
-    """Note that example i of the micro-batch comes to entry e next."""
-    work.entries[thread, i] = e
-    at_end = e == work.ends[thread, i]
-    work.features[thread, i] = NO_FEATURE if at_end else data.columns[e]
+# How far each example of the micro-batch has come: notes of one thread, from ``work``.
 
 
 @leaf
-def begin_entries(data, work, part, feature):
-    """Let each example stand before ``feature``."""
+def stand_at(columns, entries, ends, features, i, e):
+    """Note that example i comes to entry e next."""
+    entries[i] = e
+    features[i] = NO_FEATURE if e == ends[i] else columns[e]
+
+
+@leaf
+def begin_entries(row_starts, columns, n_dense, entries, ends, features, part, feature):
+    """Let each example stand before ``feature``, behind those that are dense."""
     for i in range(part.i0, part.i1):
         row = part.rows[part.first + i]
-        work.ends[part.thread, i] = data.row_starts[row + 1]
-        stand_at(data, work, part.thread, i, first_entry(data, row, feature))
+        begin, end = row_starts[row] + n_dense, row_starts[row + 1]
+        ends[i] = end
+        first = first_entry(columns, begin, end, feature)
+        stand_at(columns, entries, ends, features, i, first)
 
 
 @leaf
-def go_on_to(data, work, part, i, feature):
+def go_on_to(columns, entries, ends, features, i, feature):
     """Let example i go on to ``feature``; returns where it stood, and where it stands."""
-    # Those of prediction, which has none, are of another type.
-    begin, end = np.intp(work.entries[part.thread, i]), np.intp(work.ends[part.thread, i])
+    begin, end = entries[i], ends[i]
     e = begin
-    while e < end and data.columns[e] < feature:
+    while e < end and columns[e] < feature:
         e += 1
-    stand_at(data, work, part.thread, i, e)
+    stand_at(columns, entries, ends, features, i, e)
     return begin, e
 
 
 @leaf
-def features_at_once(data, part, n_features, row_bytes):
+def features_at_once(n_entries, n_examples, part, n_features, row_bytes):
     """How many features the way forward goes through for all examples, before the next ones."""
-    step, n_rows = max(1, BLOCK_BYTES // row_bytes), data.row_starts.size - 1
-    entries = data.values.size - n_rows * data.n_dense
-    pays = entries * step >= LEAST_ENTRIES * n_features * n_rows
+    step = max(1, BLOCK_BYTES // row_bytes)
+    pays = n_entries * step >= LEAST_ENTRIES * n_features * n_examples
     # Prediction has no notes, and few rows make no use of the cache.
     return step if pays and part.t > 0 and part.i1 - part.i0 > ABREAST else n_features
 
 
 @leaf
-def prefetch_entries(data, rows, i):
+def prefetch_entries(row_starts, columns, values, rows, i):
     """Ask for the entries of the i-th of ``rows``, if there are so many."""
     if i < rows.size:
-        begin, end = data.row_starts[rows[i]], data.row_starts[rows[i] + 1]
-        prefetch_row(data.columns[begin:end])
-        prefetch_row(data.values[begin:end])
+        begin, end = row_starts[rows[i]], row_starts[rows[i] + 1]
+        prefetch_row(columns[begin:end])
+        prefetch_row(values[begin:end])
 
 
 @leaf
 def dense_affine(net, theta, data, work, part):
     """z <- b + x W of the first layer for the features of CSR rows that are dense."""
     n_out, n_in, place = net.layers[0].n_out, data.n_dense + 1, work.places[1]
+    row_starts, columns, values = data.row_starts, data.columns, data.values
     i0, i1 = part.i0, part.i1
     for i in range(i0, i1):
-        prefetch_entries(data, part.rows, part.first + i + ROWS_AHEAD)
-        begin = data.row_starts[part.rows[part.first + i]]
+        prefetch_entries(row_starts, columns, values, part.rows, part.first + i + ROWS_AHEAD)
+        begin = row_starts[part.rows[part.first + i]]
         inputs = work.a[i * n_in + 1 : (i + 1) * n_in]
         for j in range(inputs.size):
-            inputs[j] = data.values[begin + j]
+            inputs[j] = values[begin + j]
     x = matrix(work.a, i0 * n_in, n_in, 1)
     z = matrix(work.a, place.a + (i0 + 1) * place.width - n_out, place.width, 1)
     scratch = scratch_of(work.packed, part.thread)
@@ -273,30 +275,36 @@ def sparse_affine(net, theta, theta_t, data, work, part):
     n_features, n_out = layer.n_in, layer.n_out
     rows = address(theta_t if data.continued.size > 0 else theta, n_out)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
-    step = features_at_once(data, part, n_features, n_out * theta.itemsize)
-    if data.n_dense > 0:
+    row_starts, columns, values = data.row_starts, data.columns, data.values
+    n_dense, n_examples = data.n_dense, row_starts.size - 1
+    n_entries, row_bytes = values.size - n_examples * n_dense, n_out * theta.itemsize
+    step = features_at_once(n_entries, n_examples, part, n_features, row_bytes)
+    if n_dense > 0:
         dense_affine(net, theta, data, work, part)
     if step < n_features:
-        begin_entries(data, work, part, 0)
+        thread = part.thread
+        entries, ends, features = work.entries[thread], work.ends[thread], work.features[thread]
+        begin_entries(row_starts, columns, n_dense, entries, ends, features, part, 0)
     for f in range(0, n_features, step):
         for i in range(part.i0, part.i1):
             row = part.rows[part.first + i]
-            begin, end = data.row_starts[row] + data.n_dense, data.row_starts[row + 1]
-            if f == 0 and data.n_dense == 0:
-                prefetch_entries(data, part.rows, part.first + i + ROWS_AHEAD)
+            begin, end = row_starts[row] + n_dense, row_starts[row + 1]
+            if f == 0 and n_dense == 0:
+                following = part.first + i + ROWS_AHEAD
+                prefetch_entries(row_starts, columns, values, part.rows, following)
             if step < n_features:
-                begin, end = go_on_to(data, work, part, i, f + step)
+                begin, end = go_on_to(columns, entries, ends, features, i, f + step)
             # Only rows of hidden units begin with a 1: count from the end of the row.
             z = address(work.a, place.a + (i + 1) * place.width - n_out)
             weighted_rows(
                 theta.dtype.type(0),
                 z,
-                z if f > 0 or data.n_dense > 0 else address(theta, 0),
+                z if f > 0 or n_dense > 0 else address(theta, 0),
                 n_out,
                 rows,
                 n_out,
-                address(data.columns, begin),
-                address(data.values, begin),
+                address(columns, begin),
+                address(values, begin),
                 scales,
                 end - begin,
             )
@@ -329,8 +337,10 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
     n_out, place, thread = net.layers[0].n_out, work.places[1], part.thread
     # Row 0 of [b; W] is the biases', row 1 is that of feature 0.
     f0, f1 = max(0, chunk.first_row - 1), chunk.last_row - 1
+    row_starts, columns, values = data.row_starts, data.columns, data.values
+    entries, ends, features = work.entries[thread], work.ends[thread], work.features[thread]
     if restart:
-        begin_entries(data, work, part, f0)
+        begin_entries(row_starts, columns, data.n_dense, entries, ends, features, part, f0)
     if fresh:
         for j in range(g.size if whole else n_out):
             g[j] = 0
@@ -343,7 +353,6 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
     dense_gradient(n_out, g, data, work, part, chunk)
     scales = address(data.scales, 0) if data.scales.size > 0 else 0
     feature_0 = address(g, (1 - chunk.first_row) * n_out)
-    features = work.features[thread]
     for first in range(part.i0, part.i1, ABREAST):
         last = min(part.i1, first + ABREAST)
         nearest = NO_FEATURE
@@ -352,9 +361,9 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
         for i in range(first, last if nearest < f1 else first):
             if features[i] >= f1:
                 continue
-            begin, end = go_on_to(data, work, part, i, f1)
+            begin, end = go_on_to(columns, entries, ends, features, i, f1)
             for e in range(begin, end if lazy else begin):
-                f = data.columns[e]
+                f = columns[e]
                 if work.touched[f] != part.t:
                     work.touched[f] = part.t
                     row = (f + 1 - chunk.first_row) * n_out
@@ -366,8 +375,8 @@ def sparse_gradient(net, g, data, work, part, chunk, fresh, restart, lazy, whole
                 n_out,
                 feature_0,
                 n_out,
-                address(data.columns, begin),
-                address(data.values, begin),
+                address(columns, begin),
+                address(values, begin),
                 scales,
                 end - begin,
             )

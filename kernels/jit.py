@@ -4,11 +4,13 @@ from functools import cache
 from typing import NamedTuple
 
 from llvmlite.binding import Linkage, parse_assembly
-from numba import njit
+from numba import njit, types
 from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler import Compiler, compile_result
+from numba.core.datamodel import models, register_default
 from numba.core.registry import cpu_target
+from numba.core.typing import Context
 
 from .machine import CPU_FEATURES, CPU_NAME
 
@@ -211,8 +213,64 @@ _IDLE = {
 }
 
 
+class _Operation(types.Function):
+    """One of Numba's own functions, which looks up the types of a call once.
+
+    Numba goes through all that an operator may mean for each time that it is used, twice.
+    """
+
+    def __init__(self, templates):
+        super().__init__(templates)
+        self._known = {}
+
+    def get_call_type(self, context, args, kws):
+        if kws:
+            return super().get_call_type(context, args, kws)
+        args = tuple(args)
+        if args not in self._known:
+            self._known[args] = super().get_call_type(context, args, kws)
+        return self._known[args]
+
+
+register_default(_Operation)(models.OpaqueModel)
+
+
+class _Typing(Context):
+    """Numba's context of typing, for which operations are known.
+
+    And for which numbers in the code are variables, where a kernel calls another: it would be
+    compiled anew for each number.
+    """
+
+    def __init__(self):
+        vars(self).update(vars(cpu_target.typing_context))
+        self._operations = {}
+
+    def resolve_value_type(self, val):
+        found = super().resolve_value_type(val)
+        if type(found) is types.Function:
+            found = self._operations.setdefault(found, _Operation(found.templates))
+        return found
+
+    def resolve_function_type(self, func, args, kws):
+        if isinstance(func, types.Dispatcher):
+            args = tuple(map(types.unliteral, args))
+        return super().resolve_function_type(func, args, kws)
+
+
+@cache
+def _typing(flags):
+    """For functions with these flags, which what they call takes over from them."""
+    return _Typing()
+
+
 class _Compiler(Compiler):
     """Numba's pipeline, without what kernels do not need of it."""
+
+    def __init__(self, typing_context, target_context, *arguments):
+        super().__init__(typing_context, target_context, *arguments)
+        state = self.state
+        state.typingctx = state.targetctx.typing_context = _typing(state.flags)
 
     def define_pipelines(self):
         (pipeline,) = super().define_pipelines()

@@ -28,6 +28,8 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from .activations import N_CONSTANTS
 from .machine import CACHE_LINE, VECTOR_BYTES
@@ -203,6 +205,17 @@ def readonly(array):
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+@intrinsic(prefer_literal=True)
+def nothing(typingctx, dtype, n_axes):
+    """An array without elements, in a kernel."""
+    array = types.Array(dtype.dtype, n_axes.literal_value, "C")
+
+    def codegen(context, builder, signature, args):
+        return context.get_constant_null(array)
+
+    return array(dtype, n_axes), codegen
 
 
 @functools.cache

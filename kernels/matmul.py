@@ -79,9 +79,8 @@ def packed_bytes(itemsize, rows):
     return PANEL_BYTES + VECTOR_BYTES * -(-block // VECTOR_BYTES)
 
 
-# What a product does with what is there. Variables, not literals, for which Numba would compile
-# the products anew.
-OVERWRITE, ADD = np.intp(0), np.intp(1)
+# What a product does with what is there.
+OVERWRITE, ADD = range(2)
 
 
 class Matrix(NamedTuple):
@@ -238,8 +237,7 @@ def address(buffer, i):
 @leaf
 def matrix(buffer, start, row, column):
     """The matrix that begins at ``buffer[start]``."""
-    # Literals would compile the products anew.
-    return Matrix(address(buffer, start), np.intp(row), np.intp(column))
+    return Matrix(address(buffer, start), row, column)
 
 
 @leaf

@@ -58,7 +58,7 @@ def multiply(d, slopes):
         d[i] *= slopes[i]
 
 
-@section
+@leaf
 def feedforward(net, theta, theta_t, data, work, part):
     """a^(l+1) <- sigma(theta^(l) a^(l)) through all layers, for a part of the examples."""
     scratch = scratch_of(work.packed, part.thread)

@@ -13,7 +13,7 @@ import numpy as np
 from .cache import Library
 from .inputs import is_sparse, sum_gradient, sum_rows
 from .jit import exact, leaf, section
-from .layout import LAYER, Data, Net, Params, Part, empty_data, readonly
+from .layout import LAYER, Data, Net, Params, Part, empty_data, nothing
 from .losses import QUANTILES, row_losses, smooth
 from .machine import flush_denormals, restore_denormals
 from .matmul import scratch_of
@@ -273,10 +273,24 @@ def _predict(
     So many parameters because Python calls it: the first are what the forward pass reads of Net,
     Data and Work, see ``for_predict``. To take in whole tuples is as much work as to predict a row.
     """
-    unused, unused_2d = a[:0], packed[:0]
-    net = Net(layers, 0, 0, unused, 0)
+    # All of the types that training has, so that Numba does not compile what follows for others.
+    unused, unused_2d, zero = a[:0], packed[:0], np.int64(0)
+    integers, integers_2d = nothing(np.int64, 1), nothing(np.int64, 2)
+    float64s = nothing(np.float64, 1)
+    net = Net(layers, zero, zero, float64s, zero)
     data = Data(
-        X, values, columns, row_starts, continued, means, scales, unused, unused_2d, unused, 1.0, 0
+        X,
+        values,
+        columns,
+        row_starts,
+        continued,
+        means,
+        scales,
+        codes=columns[:0],
+        targets=X[:0],
+        weights=means[:0],
+        weight_scale=1.0,
+        n_dense=zero,
     )
     work = Work(
         a=a,
@@ -286,12 +300,12 @@ def _predict(
         places=places,
         capacity=capacity,
         row_loss=unused,
-        entries=unused_2d,
-        ends=unused_2d,
-        features=unused_2d,
-        touched=unused,
-        squares=unused,
-        norms=unused,
+        entries=integers_2d,
+        ends=integers_2d,
+        features=nothing(np.int32, 2),
+        touched=integers,
+        squares=float64s,
+        norms=float64s,
         parts=unused_2d,
         packed=packed,
     )
@@ -303,7 +317,7 @@ def _predict(
     for first in range(thread * share, stop, size):
         B = min(size, stop - first)
         # A part's row i is example rows[first + i], counted from row 0 of the scratch: i0 goes off.
-        part = Part(rows, first - i0, i0, i0 + B, 0, thread)
+        part = Part(rows, first - i0, i0, i0 + B, zero, thread)
         feedforward(net, theta, theta_t, data, work, part)
         for i in range(B):
             for k in range(place.width):
@@ -358,7 +372,7 @@ def _sample_predict(dtype):
         *for_predict(_SAMPLE_NET, empty_data(dtype), work_for([1, 1], dtype, 1, 1)),
         vector,
         vector,
-        readonly(np.zeros(1, np.int64)),
+        np.zeros(1, np.int64),
         np.zeros((1, 1), dtype),
         1,
         0,
