@@ -79,8 +79,9 @@ class Trainer:
     ) -> None:
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
+        taken = data
         if data.continued.size > 0 and data.scales.size == 0:
-            data = data._replace(n_dense=_in_all_rows(data))
+            taken = data._replace(n_dense=_in_all_rows(data))
         operations = operations_per_example(net.units)
         most_threads = choose_n_threads(n_threads, operations * batch_size)
         if n_threads is None:
@@ -99,7 +100,7 @@ class Trainer:
         self._arguments: tuple[Any, ...] = (
             net,
             Params(theta, theta_t, self.gradient, state),
-            data,
+            taken,
             self._rows,
             _plan_for(
                 tuple(net.units), int(batch_size), most_threads, data.continued.tobytes(), given
@@ -112,7 +113,7 @@ class Trainer:
                 sparse=data.row_starts.size > 0,
                 saving=bool(net.layers["saves"].any()),
                 continued=data.continued,
-                n_dense=data.n_dense,
+                n_dense=taken.n_dense,
             ),
             team,
         )

@@ -32,6 +32,7 @@ from fastnn import (
 )
 from fastnn._frames import FrameEncoder, checked_columns
 from fastnn._monitor import Monitor
+from fastnn._trainer import Trainer
 
 SMALL = dict(n_members=2, hidden_layer_sizes=(16,), max_iter=4, random_state=0)
 ESTIMATORS = [TabularClassifier, TabularRegressor]
@@ -846,3 +847,13 @@ def test_ctrl_c_leaves_what_was_learned(n_threads, run_python):
 def test_ctrl_c_before_the_first_epoch_leaves_the_estimator_as_it_was(run_python):
     *found, seconds = run_python("-c", CTRL_C, "2", "0").stdout.split()
     assert found == ["as", "before"] and float(seconds) < 4
+
+
+def test_a_fit_begins_with_the_data_that_it_goes_on_with(monkeypatch):
+    # Those of an array are not exchanged, by which their dense features would be forgotten.
+    def fails(trainer, data):
+        raise AssertionError("other data")
+
+    monkeypatch.setattr(Trainer, "_take", fails)
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    TabularRegressor(n_members=1, max_iter=2, random_state=0).fit(X, X[:, 0])
