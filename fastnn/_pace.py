@@ -23,6 +23,9 @@ class Pace:
     FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
     # Trials may take this part of the time. One is dear where a helper has to wait for a busy core.
     MOST_LOST = 0.03
+    # And so many seconds before that: the threads of a BLAS go on spinning for a while after a call
+    # of it, and the first trial of several threads waits for them.
+    CREDIT_SECONDS = 0.03
     # A slice on several threads ends when it has taken so many times as long as expected.
     PATIENCE = 2
 
@@ -36,6 +39,7 @@ class Pace:
         self._spent = [0, 0.0]  # of this trial and those before it, with the slices to warm up
         self._last: int | None = None  # number of threads of the last slice
         self._since_trials = 0.0
+        self._credit = self.CREDIT_SECONDS
         self._between_trials = self._least_between = self.FIRST_SECONDS
 
     def next_slice(self) -> tuple[int, float]:
@@ -84,7 +88,8 @@ class Pace:
 
     def _end_trials(self) -> None:
         examples, seconds = self._spent
-        lost = seconds - examples / max(self._speeds.values())
+        self._credit -= seconds - examples / max(self._speeds.values())
+        lost, self._credit = max(0.0, -self._credit), max(0.0, self._credit)
         self._between_trials = max(self._least_between, lost / self.MOST_LOST)
         self._least_between = min(2 * self._least_between, self.MOST_SECONDS)
         self._spent = [0, 0.0]
