@@ -1,13 +1,17 @@
 """Section of the sweep about matrix products alone; returns what ``sweep_training`` says."""
 
+import time
 from statistics import median
 from typing import NamedTuple
 
 from .report import number
-from .session import alternate
+from .session import alternate, in_turn
 from .tasks import prepare_product
 
 _LIBRARIES = ("fastnn", "np.dot")
+# Seconds before each timing: the threads of a BLAS go on spinning after a call, on a core that the
+# next one needs.
+_REST = 0.2
 
 
 class _Product(NamedTuple):
@@ -57,7 +61,10 @@ def products(settings):
                 # A tenth of the time of a fit, at some 50 GF/s: there are many.
                 repeats = max(1, round(session.seconds / 10 * 50e9 / each.flops))
                 alternate(tasks, 1, repeats)
-                seconds, _ = alternate(tasks, session.rounds, repeats)
+                seconds = {library: [] for library in _LIBRARIES}
+                for library in in_turn(_LIBRARIES, session.rounds):
+                    time.sleep(_REST)
+                    seconds[library].append(tasks[library].run(repeats)[0])
                 session.drop_tasks()
                 label = f"{each.label} {dtype}, {n_threads} thread{'s' * (n_threads > 1)}"
                 raw[label] = {"repeats": repeats, "flops": each.flops, "seconds": seconds}
