@@ -154,6 +154,8 @@ class Trainer:
         """Let the kernel see other data: helpers, which have what they began with, begin anew."""
         self._helpers.__exit__()
         self._sync[...] = 0
+        # Kernels ask in advance for rows behind the last ones: none that only the old data had.
+        self._rows[...] = 0
         net, params, _, *others = self._arguments
         self._data, self._arguments = data, (net, params, data, *others)
         self._helpers = Helpers(self._n_helped, self._kernel, *self._arguments, sync=self._sync)
