@@ -28,12 +28,18 @@ def _cells(seconds, peers):
     return [number(ours * 1e3), *others]
 
 
+def _row(settings, label, case, peers):
+    """The row of a case, and its times."""
+    timing = settings.session.time_fits({peer: (peer, case) for peer in peers})
+    return [label, *_cells(per_epoch(timing), peers)], timing
+
+
 def _compare(settings, title, cases, peers):
     """One row for each of ``{label: case}``."""
     rows, raw = [], {}
     for label, case in cases.items():
-        raw[label] = settings.session.time_fits({peer: (peer, case) for peer in peers})
-        rows.append([label, *_cells(per_epoch(raw[label]), peers)])
+        row, raw[label] = _row(settings, label, case, peers)
+        rows.append(row)
     header = ["", *(f"{peer} ms" for peer in peers)]
     return [(title, header, rows)], raw
 
@@ -158,10 +164,10 @@ def growth(settings):
         for size, case in cases.items():
             # With more, scikit-learn would take half an hour.
             peers = _BASE if case.n <= 1_000_000 else _BASE[:1]
-            [(_, _, [row])], found = _compare(settings, title, {f"{size:,} {what}": case}, peers)
+            label = f"{size:,} {what}"
+            row, raw[what][label] = _row(settings, label, case, peers)
             rows.append(row + [""] * (len(_BASE) - len(peers)))
-            raw[what] |= found
-            for peer, seconds in per_epoch(*found.values()).items():
+            for peer, seconds in per_epoch(raw[what][label]).items():
                 points[peer].append((size, seconds))
         slopes = [np.polyfit(*np.log(points[peer]).T, 1)[0] for peer in _BASE]
         rows.append(["log-log slope", *(f"{slope:.2f}" for slope in slopes)])

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from sklearn.preprocessing import StandardScaler
 
 from ._inputs import checked_data, checked_weight
-from ._network import make_data, predict
+from ._network import data_to_train, predict
 from ._standardize import scaler_of
 from ._trainer import Trainer
 from ._typing import Array, Parameters
@@ -64,7 +64,7 @@ class Arrays:
     """
 
     check: Callable[..., tuple[Any, Any]] = staticmethod(checked_data)
-    make_data: Callable[..., Any] = staticmethod(make_data)
+    make_data: Callable[..., Any] = staticmethod(data_to_train)
     make_trainer: Callable[..., Trainer] = Trainer
     predict: Callable[..., Array] = staticmethod(predict)
 

@@ -134,6 +134,28 @@ def make_data(
     return empty_data(X.dtype)._replace(**data)
 
 
+def data_to_train(X: Matrix, **fields: Any) -> Data:
+    """``make_data`` with ``n_dense``, whose search pays off where examples come again and again."""
+    data = make_data(X, **fields)
+    if data.continued.size == 0 or data.scales.size > 0:
+        return data
+    return data._replace(n_dense=_in_all_rows(data))
+
+
+def _in_all_rows(data: Data) -> int:
+    """How many features, from the first on, have an entry in each of the CSR rows.
+
+    Those before the first ones that go on with each other.
+    """
+    starts = data.row_starts[:-1]
+    alone = int(np.append(data.continued[1:], True).argmax())
+    most = min(alone, int(np.diff(data.row_starts).min()))
+    for j in range(most):
+        if (data.columns[starts + j] != j).any():
+            return j
+    return most
+
+
 def operations_per_example(units: Sequence[int]) -> int:
     """Floating-point operations of one example in training, multiply and add counted apart."""
     products = [2 * a * b for a, b in itertools.pairwise(units)]

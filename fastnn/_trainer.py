@@ -34,20 +34,6 @@ def _plan_for(
     return plan_for(units, batch_size, n_threads, np.frombuffer(continued, np.bool_), given)
 
 
-def _in_all_rows(data: Data) -> int:
-    """How many features, from the first on, have an entry in each of the CSR rows.
-
-    Those before the first ones that go on with each other.
-    """
-    starts = data.row_starts[:-1]
-    alone = int(np.append(data.continued[1:], True).argmax())
-    most = min(alone, int(np.diff(data.row_starts).min()))
-    for j in range(most):
-        if (data.columns[starts + j] != j).any():
-            return j
-    return most
-
-
 class Trainer:
     """One network, its training data and scratch: runs epochs, or loss and gradient at once.
 
@@ -79,9 +65,6 @@ class Trainer:
     ) -> None:
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
-        taken = data
-        if data.continued.size > 0 and data.scales.size == 0:
-            taken = data._replace(n_dense=_in_all_rows(data))
         operations = operations_per_example(net.units)
         most_threads = choose_n_threads(n_threads, operations * batch_size)
         if n_threads is None:
@@ -100,7 +83,7 @@ class Trainer:
         self._arguments: tuple[Any, ...] = (
             net,
             Params(theta, theta_t, self.gradient, state),
-            taken,
+            data,
             self._rows,
             _plan_for(
                 tuple(net.units), int(batch_size), most_threads, data.continued.tobytes(), given
@@ -113,7 +96,7 @@ class Trainer:
                 sparse=data.row_starts.size > 0,
                 saving=bool(net.layers["saves"].any()),
                 continued=data.continued,
-                n_dense=taken.n_dense,
+                n_dense=data.n_dense,
             ),
             team,
         )

@@ -135,9 +135,8 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
     packing_b = M >= 6 * TILE_ROWS and 2 * lanes <= N
     packing_a = 16 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
     # Equal steps, of whole fours: the last one would be short for its passes over C.
-    n_steps = (K + PACKED_K - 1) // PACKED_K if packing_a or packing_b else 1
-    step = max((K + n_steps - 1) // max(n_steps, 1), 1)
-    step = (step + 3) // 4 * 4
+    n_steps = max(1, (K + PACKED_K - 1) // PACKED_K) if packing_a or packing_b else 1
+    step = max(4, (K + 4 * n_steps - 1) // (4 * n_steps) * 4)
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
         for block in range(0, M, BLOCK_M):

@@ -149,9 +149,8 @@ def test_derivatives(function, kind, largest):
     def derivatives(x, t):
         return jax.value_and_grad(error_of_one, (0, 1))(Theta, zeros(), x, t, functions, loss)
 
-    by_example = jax.jit(
-        jax.vmap(derivatives)
-    )  # one compilation, instead of one for each operation
+    # One compilation, instead of one for each operation.
+    by_example = jax.jit(jax.vmap(derivatives))
     C, (dTheta, shifts) = by_example(X, target)
     settings = {"label_smoothing": smoothing, "huber_delta": 0.7, "quantile": [0.1, 0.5, 0.8]}
     network = Network(Theta, functions, loss, **settings)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import grids
 import reference
-from fastnn import _trainer
-from fastnn._network import make_data, make_net, predict
+from fastnn._network import data_to_train, make_data, make_net, predict
 from fastnn._trainer import Trainer
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import empty_theta, starts_of, vector_behind, views
@@ -323,9 +322,7 @@ def test_numbers_in_bins_are_the_product_with_their_code(n_bins, hidden, n_threa
 
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("hidden", [(5,), (150, 8), (1,)])
-def test_features_that_all_rows_have_are_trained_as_dense_with_the_same_bits(
-    n_threads, hidden, monkeypatch
-):
+def test_features_that_all_rows_have_are_trained_as_dense_with_the_same_bits(n_threads, hidden):
     in_bins, each, _ = bins(3, 9, True)
     rng = np.random.default_rng(1)
     n, d = in_bins.shape[0], 6
@@ -335,12 +332,11 @@ def test_features_that_all_rows_have_are_trained_as_dense_with_the_same_bits(
     units, rows = [X.shape[1], *hidden, 2], rng.permutation(n)
     net = make_net(units, "tanh", "identity", "squared_error")
     theta = rng.standard_normal(starts_of(units)[-1])
-    data = make_data(X, continued=np.append(np.zeros(d, bool), each), targets=rng.random((n, 2)))
-    rule, results, in_all_rows = Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8), [], _trainer._in_all_rows
-    assert in_all_rows(data) == d
-    for n_dense in (in_all_rows, lambda data: 0):
-        monkeypatch.setattr(_trainer, "_in_all_rows", n_dense)
-        mine = theta.copy()
+    fields = dict(continued=np.append(np.zeros(d, bool), each), targets=rng.random((n, 2)))
+    rule, results = Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8), []
+    for make, n_dense in ((data_to_train, d), (make_data, 0)):
+        data, mine = make(X, **fields), theta.copy()
+        assert data.n_dense == n_dense
         for batch_size in (n, 7):
             state = np.zeros((2, theta.size))
             with Trainer(net, mine, data, batch_size, n_threads, state) as trainer:

@@ -854,6 +854,14 @@ def test_a_fit_begins_with_the_data_that_it_goes_on_with(monkeypatch):
     def fails(trainer, data):
         raise AssertionError("other data")
 
+    def noted(trainer, data, rows):
+        n_dense.add(data.n_dense)
+        return run(trainer, data, rows)
+
+    run, n_dense = Trainer._run, set()
     monkeypatch.setattr(Trainer, "_take", fails)
+    monkeypatch.setattr(Trainer, "_run", noted)
     X = np.random.default_rng(0).standard_normal((300, 3))
-    TabularRegressor(n_members=1, max_iter=2, random_state=0).fit(X, X[:, 0])
+    settings = dict(numerical_embedding="piecewise_linear", n_members=1, max_iter=2)
+    TabularRegressor(**settings, random_state=0).fit(X, X[:, 0])
+    assert n_dense == {3}
