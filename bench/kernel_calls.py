@@ -14,9 +14,9 @@ from fastnn._trainer import Trainer
 from fastnn.kernels import activations, rules
 from fastnn.kernels.jit import FLAGS
 from fastnn.kernels.layout import flatten, views
-from fastnn.kernels.matmul import matmul, matrix, scratch_of
-from fastnn.kernels.network import OVERWRITE
+from fastnn.kernels.matmul import OVERWRITE, matmul, matrix, scratch_of
 from fastnn.kernels.plan import work_for
+from fastnn.kernels.tiles import NOTHING
 
 from .cases import ALPHA, LEARNING_RATE
 
@@ -30,7 +30,7 @@ def _product(C, A, a_row, a_column, B, buffers):
     M, N = C.shape
     K = B.shape[0]
     to, left, right = matrix(C, 0, N, 1), matrix(A, 0, a_row, a_column), matrix(B, 0, N, 1)
-    matmul(scratch_of(buffers, 0), OVERWRITE, to, left, right, M, N, K)
+    matmul(scratch_of(buffers, 0), OVERWRITE, NOTHING, to, left, right, M, N, K)
 
 
 def product(C, A, B):

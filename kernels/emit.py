@@ -157,6 +157,11 @@ class Emitter:
             return builder.call(function, [self.zero, value])  # the second, if one is NaN
         return builder.select(builder.fcmp_ordered("<", value, self.zero), self.zero, value)
 
+    def gated(self, value, gate):
+        """The value where the gate is not 0, else 0."""
+        shut = self.builder.fcmp_ordered("==", gate, self.zero)
+        return self.builder.select(shut, self.zero, value)
+
     def scalar(self, address):
         """A pointer to the number at ``address``."""
         return self.builder.inttoptr(address, self.real.as_pointer())
@@ -206,7 +211,7 @@ class Emitter:
         return values
 
     def choose(self, condition, then, otherwise):
-        """``then()`` if the condition holds, else the constants ``otherwise``."""
+        """``then()`` if the condition holds, else the values ``otherwise``."""
         builder = self.builder
         entry = builder.block
         inside, end = map(builder.append_basic_block, ("then", "end"))

@@ -31,6 +31,7 @@ from .emit import emitted
 from .jit import leaf, shared
 from .machine import CACHE_LINE, prefetch
 from .matmul import ADD, OVERWRITE, address, matmul, matrix, scratch_of
+from .tiles import NOTHING
 
 _I32 = ir.IntType(32)
 
@@ -265,7 +266,7 @@ def dense_affine(net, theta, data, work, part):
     x = matrix(work.a, i0 * n_in, n_in, 1)
     z = matrix(work.a, place.a + (i0 + 1) * place.width - n_out, place.width, 1)
     scratch = scratch_of(work.packed, part.thread)
-    matmul(scratch, OVERWRITE, z, x, matrix(theta, 0, n_out, 1), i1 - i0, n_out, n_in)
+    matmul(scratch, OVERWRITE, NOTHING, z, x, matrix(theta, 0, n_out, 1), i1 - i0, n_out, n_in)
 
 
 @shared
@@ -320,7 +321,7 @@ def dense_gradient(n_out, g, data, work, part, chunk):
         delta = matrix(work.d, place.d + (part.i0 + 1) * place.width - n_out, place.width, 1)
         of_chunk = matrix(g, (first_row - chunk.first_row) * n_out, n_out, 1)
         scratch = scratch_of(work.packed, part.thread)
-        matmul(scratch, ADD, of_chunk, x_t, delta, last_row - first_row, n_out, B)
+        matmul(scratch, ADD, NOTHING, of_chunk, x_t, delta, last_row - first_row, n_out, B)
 
 
 @shared

@@ -21,7 +21,16 @@ import numpy as np
 
 from .jit import leaf, shared
 from .machine import VECTOR_BYTES
-from .tiles import SUMS, TILE_ROWS, copy_block, dot_of, pack_of, tiles_of, transpose_block
+from .tiles import (
+    NOTHING,
+    SUMS,
+    TILE_ROWS,
+    copy_block,
+    dot_of,
+    pack_of,
+    tiles_of,
+    transpose_block,
+)
 
 _full = tiles_of(TILE_ROWS, 2, masked=False)
 _right = tiles_of(TILE_ROWS, 2, masked=True)
@@ -41,17 +50,17 @@ def _few_rows(MR, NV):
 
     # One row of tiles: c and a are where it begins in C and A, which saves products of strides.
     @leaf
-    def over_columns(scratch, add, c, c_row, a, A, B, N, K):
+    def over_columns(scratch, add, then, c, c_row, a, A, B, N, K):
         like, lanes = scratch.like, VECTOR_BYTES // scratch.size
         n = 0
         while n < N:
             at = n * scratch.size
             b = B.at + at
             if N - n >= NV * lanes:
-                wide(like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, 0)
+                wide(like, add, then, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, 0)
                 n += NV * lanes
             else:
-                narrow(like, add, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, N - n)
+                narrow(like, add, then, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, N - n)
                 n += NV // 2 * lanes
 
     return over_columns
@@ -100,35 +109,38 @@ class Scratch(NamedTuple):
 
 
 @shared
-def matmul(scratch, add, C, A, B, M, N, K):
+def matmul(scratch, add, then, C, A, B, M, N, K):
     """C <- A B, or C + A B, with A (M, K), B (K, N), C (M, N); rows of B and C are contiguous.
 
     Parameters
     ----------
     scratch : Scratch
     add : 1 to add to C, 0 to overwrite it
+    then : int
+        ``RECTIFY``: no element of C is less than 0. ``NOTHING``, or the distance in bytes from C to
+        a matrix with the same strides: where that is 0, C is 0.
     C, A, B : Matrix
     M, N, K : numbers of rows of C, columns of C, terms of each sum
     """
     i = M // TILE_ROWS * TILE_ROWS
     if i > 0:
-        _whole_tiles(scratch, add, C, A, B, i, N, K)
+        _whole_tiles(scratch, add, then, C, A, B, i, N, K)
     while i < M:
         c = C.at + i * C.row * scratch.size
         a = A.at + i * A.row * scratch.size
         if M - i >= 4:
-            _four_rows(scratch, add, c, C.row, a, A, B, N, K)
+            _four_rows(scratch, add, then, c, C.row, a, A, B, N, K)
             i += 4
         elif M - i >= 2:
-            _two_rows(scratch, add, c, C.row, a, A, B, N, K)
+            _two_rows(scratch, add, then, c, C.row, a, A, B, N, K)
             i += 2
         else:
-            _one_row(scratch, add, c, C.row, a, A, B, N, K)
+            _one_row(scratch, add, then, c, C.row, a, A, B, N, K)
             i += 1
 
 
 @leaf
-def _whole_tiles(scratch, add, C, A, B, M, N, K):
+def _whole_tiles(scratch, add, then, C, A, B, M, N, K):
     like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
     # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
@@ -139,6 +151,7 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
     step = max(4, (K + 4 * n_steps - 1) // (4 * n_steps) * 4)
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
+        after = then if k + step >= K else NOTHING
         for block in range(0, M, BLOCK_M):
             rows = min(M - block, BLOCK_M)
             a, a_row, a_column = A.at + (block * A.row + k * A.column) * size, A.row, A.column
@@ -165,19 +178,39 @@ def _whole_tiles(scratch, add, C, A, B, M, N, K):
                 c = C.at + (block * C.row + n) * size
                 if vectors == 3:
                     three = tiles * TILE_ROWS // LAST_ROWS
-                    _last(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, three, left)
+                    _last(
+                        like, add, after, c, C.row, a, a_row, a_column, b, b_row, terms, three, left
+                    )
                     done = three * LAST_ROWS
                     if done < tiles * TILE_ROWS:
                         c, at = c + done * C.row * size, a + done * a_row * size
                         _last_two(
-                            like, add, c, C.row, at, a_row, a_column, b, b_row, terms, 1, left
+                            like,
+                            add,
+                            after,
+                            c,
+                            C.row,
+                            at,
+                            a_row,
+                            a_column,
+                            b,
+                            b_row,
+                            terms,
+                            1,
+                            left,
                         )
                 elif left >= 2 * lanes:
-                    _full(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
+                    _full(
+                        like, add, after, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left
+                    )
                 elif left > lanes:
-                    _right(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
+                    _right(
+                        like, add, after, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left
+                    )
                 else:
-                    _narrow(like, add, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left)
+                    _narrow(
+                        like, add, after, c, C.row, a, a_row, a_column, b, b_row, terms, tiles, left
+                    )
                 n += vectors * lanes
         add = 1  # the terms of the next k come on top
 

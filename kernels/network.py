@@ -12,7 +12,7 @@ Here is what is done with one part of the rows, and with one chunk of the parame
 who does what: small networks, for example, sum the gradient of parts of the rows in phase 1.
 """
 
-from .activations import activate, activate_with_slopes, multiply_by_slope
+from .activations import RELU, activate, activate_with_slopes, multiply_by_slope
 from .dropout import drop, scale_up
 from .inputs import (
     gather,
@@ -28,6 +28,7 @@ from .machine import VECTOR_BYTES
 from .matmul import (
     ADD,
     OVERWRITE,
+    address,
     dot_products,
     few_outputs,
     matmul,
@@ -36,6 +37,7 @@ from .matmul import (
     transpose,
 )
 from .rules import squared_norm, update
+from .tiles import NOTHING, RECTIFY
 
 
 @leaf
@@ -74,6 +76,7 @@ def feedforward(net, theta, theta_t, data, work, part):
         layer, below, here = net.layers[k], work.places[k], work.places[k + 1]
         n_in, n_out, width = layer.n_in + 1, layer.n_out, here.width  # n_in with the 1
         start, stop = here.a + i0 * width, here.a + i1 * width
+        rectified = False
         if k > 0 or not sparse:
             # z goes to where a will be, behind the 1 of each row if there is one.
             a = matrix(work.a, below.a + i0 * below.width, below.width, 1)
@@ -84,14 +87,16 @@ def feedforward(net, theta, theta_t, data, work, part):
                 dot_products(scratch, OVERWRITE, z, a, W_t, M, n_out, n_in)
             else:
                 W = matrix(theta, layer.start, n_out, 1)
-                matmul(scratch, OVERWRITE, z, a, W, M, n_out, n_in)
+                rectified = layer.activation == RELU
+                then = RECTIFY if rectified else NOTHING
+                matmul(scratch, OVERWRITE, then, z, a, W, M, n_out, n_in)
         rows = work.a[start:stop]
         slopes = work.saved[:0]
         # Prediction saves nothing and drops nothing.
         if training and layer.saves:
             slopes = work.saved[here.d + i0 * width : here.d + i1 * width]
             activate_with_slopes(layer.activation, layer.constants, rows, slopes, width)
-        else:
+        elif not rectified:
             activate(layer.activation, layer.constants, rows, width)
         if training and layer.dropout > 0.0:
             first = part.first + i0
@@ -144,22 +149,26 @@ def propagate_delta(net, theta_t, work, part):
         here = work.places[k]
         width = here.width
         start, stop = here.d + i0 * width, here.d + i1 * width
+        rectified = net.layers[k - 1].activation == RELU and k < last
         if k < last:
             layer, above = net.layers[k], work.places[k + 1]
             n_in, n_out = layer.n_in, layer.n_out
             delta = matrix(work.d, above.d + (i0 + 1) * above.width - n_out, above.width, 1)
             below = matrix(work.d, start + 1, width, 1)
             W_t = matrix(theta_t, layer.start + 1, n_in + 1, 1)  # without the biases
-            matmul(scratch, OVERWRITE, below, delta, W_t, i1 - i0, n_in, n_out)
+            then = address(work.a, here.a) - address(work.d, here.d) if rectified else NOTHING
+            matmul(scratch, OVERWRITE, then, below, delta, W_t, i1 - i0, n_in, n_out)
         layer = net.layers[k - 1]
         d = work.d[start:stop]
         if layer.saves:
             multiply(d, work.saved[start:stop])
-        else:
+        elif not rectified:
             a = work.a[here.a + i0 * width : here.a + i1 * width]
             multiply_by_slope(layer.activation, layer.constants, d, a, width)
-            if layer.dropout > 0.0:  # of ReLU: units that were dropped have no slope
-                scale_up(d, layer.dropout)
+        if (
+            layer.dropout > 0.0 and not layer.saves
+        ):  # of ReLU: units that were dropped have no slope
+            scale_up(d, layer.dropout)
 
 
 @section
@@ -188,14 +197,14 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy, w
             transpose(scratch, turned, matrix(g, 0, n_out, 1), M, n_out)
         a = matrix(work.a, a_first, below.width, 1)
         delta_t = matrix(work.d, d_first, 1, above.width)
-        matmul(scratch, add, turned, delta_t, a, n_out, M, B)
+        matmul(scratch, add, NOTHING, turned, delta_t, a, n_out, M, B)
         if n_out > 1:
             transpose(scratch, matrix(g, 0, n_out, 1), turned, n_out, M)
     else:
         # The transposes are views: strides exchanged.
         a_t = matrix(work.a, a_first, 1, below.width)
         delta = matrix(work.d, d_first, above.width, 1)
-        matmul(scratch, add, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
+        matmul(scratch, add, NOTHING, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
 
 
 @leaf

@@ -22,12 +22,15 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 SUMS = 16 if REGISTERS == 32 else 12
 TILE_ROWS = SUMS // 2
 
+# What a tile does with its sums before it stores them: see ``matmul``.
+NOTHING, RECTIFY = range(2)
+
 
 def _emit_tiles(
-    emit, MR, NV, masked, add, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns
+    emit, MR, NV, masked, add, then, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns
 ):
     """C <- (C +) A B for ``n_tiles`` times MR rows, and NV vectors of columns, of which ``columns``
-    exist."""
+    exist; and ``then`` what the last of its terms is followed by, see ``matmul``."""
     builder, vectors = emit.builder, range(NV)
     masks = [emit.mask(j, columns) if masked else None for j in vectors]
     one, unroll, most = emit.integer(1), 4, emit.integer(NV * emit.lanes)
@@ -54,6 +57,13 @@ def _emit_tiles(
         at_a = emit.element(at_a, builder.mul(a_col, emit.integer(count)))
         return [at_a, at_b, *sums]
 
+    def gate(sums, rows):
+        """The sums, but 0 where a is, which lies at a distance of ``then`` bytes."""
+        at = [(builder.add(row, then), j) for row in rows for j in vectors]
+        return [
+            emit.gated(s, emit.load(a, j, masks[j])) for s, (a, j) in zip(sums, at, strict=True)
+        ]
+
     def tile(values):
         at_c, at_a = values
         rows = emit.rows(at_c, c_row, MR)
@@ -76,6 +86,10 @@ def _emit_tiles(
             values = emit.loop(fours, values, lambda v, r=row, c=col: terms(v, r, c, unroll))
             left = builder.sub(left, builder.mul(fours, emit.integer(unroll)))
         _, _, *sums = emit.loop(left, values, lambda v: terms(v, a_row, a_col, 1))
+        rectify = builder.icmp_signed("==", then, emit.integer(RECTIFY))
+        sums = emit.choose(rectify, lambda: list(map(emit.positive, sums)), sums)
+        gated = builder.icmp_unsigned(">", then, emit.integer(max(NOTHING, RECTIFY)))
+        sums = emit.choose(gated, lambda: gate(sums, rows), sums)
         by_row = [sums[i * NV : (i + 1) * NV] for i in range(MR)]
         if masked:
             emit.store_part(by_row, at_c, c_row, emit.integer(MR), columns)
@@ -173,11 +187,11 @@ def tiles_of(MR, NV, masked):
     def body(emit, *args):
         _emit_tiles(emit, MR, NV, masked, *args)
 
-    codegen = emitted(f"tile_{MR}x{NV}{'_masked' if masked else ''}", body, 11)
+    codegen = emitted(f"tile_{MR}x{NV}{'_masked' if masked else ''}", body, 12)
 
     @intrinsic
-    def tiles(typingctx, like, add, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns):
-        return types.void(like, *[types.intp] * 11), codegen
+    def tiles(typingctx, like, add, then, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns):
+        return types.void(like, *[types.intp] * 12), codegen
 
     return tiles
 

@@ -16,6 +16,7 @@ from fastnn.kernels.matmul import (
     packed_bytes,
     transpose,
 )
+from fastnn.kernels.tiles import NOTHING, RECTIFY
 
 # Around one, two and more tiles, which have up to 8 rows and 3 vectors of 2 to 16 columns.
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 34, 48, 65]
@@ -28,8 +29,10 @@ each_dtype = pytest.mark.parametrize("T", [np.float32, np.float64])
 each_product = pytest.mark.parametrize("product", [*PRODUCTS, "dots", "added dots"])
 
 
-def _compile(function, flags):
-    signatures = [void(real[:, :], int64, real[:, :], real[:, :]) for real in (float32, float64)]
+def _compile(function, flags, *more):
+    signatures = [
+        void(real[:, :], int64, *more, real[:, :], real[:, :]) for real in (float32, float64)
+    ]
     return njit(signatures, **flags)(function)
 
 
@@ -48,11 +51,21 @@ def _scratch(C, buffer):
     return Scratch(C.dtype.type(0), C.itemsize, first)
 
 
-def _multiply(C, add, A, B):
-    """C <- A B, or C + A B, with the strides of these views."""
+def _multiply_then(C, add, then, A, B):
+    """C <- A B, or C + A B, with the strides of these views, and what comes ``then``."""
     buffer = np.empty(MOST_BYTES, np.uint8)
     scratch = _scratch(C, buffer)
-    matmul(scratch, add, _matrix(C), _matrix(A), _matrix(B), C.shape[0], C.shape[1], A.shape[1])
+    matmul(
+        scratch,
+        add,
+        then,
+        _matrix(C),
+        _matrix(A),
+        _matrix(B),
+        C.shape[0],
+        C.shape[1],
+        A.shape[1],
+    )
 
 
 def _multiply_by_dots(C, add, A, B):
@@ -78,9 +91,15 @@ def _chain(C, add, A, B):
             C[i, j] = total
 
 
-multiply = _compile(_multiply, FLAGS)
+multiply_then = _compile(_multiply_then, FLAGS, int64)
 multiply_by_dots = _compile(_multiply_by_dots, FLAGS)
 chain = _compile(_chain, EXACT)
+
+
+def multiply(C, add, A, B):
+    multiply_then(C, add, NOTHING, A, B)
+
+
 turn = njit([void(real[:, :], real[:, :]) for real in (float32, float64)], **FLAGS)(_turn)
 KERNELS = dict.fromkeys(PRODUCTS, multiply) | {
     "dots": multiply_by_dots,
@@ -117,7 +136,7 @@ def operands(product, T, draw, M, N, K):
 def only_inside_written(C):
     expected = np.full_like(C.base, SENTINEL)
     expected[INSIDE] = C
-    return (expected == C.base).all()
+    return np.array_equal(expected, C.base, equal_nan=True)
 
 
 def shapes(seed=0):
@@ -246,3 +265,30 @@ def test_transpose(T):
         turn(B, A)
         np.testing.assert_array_equal(A.T, B)
         assert only_inside_written(B), (M, N)
+
+
+@each_dtype
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_what_comes_then_is_done_to_the_sums_of_all_terms(product, T):
+    """To be rectified, or to be 0 where a matrix with the same strides is; NaN passes."""
+    draw = normal(1)
+    for M, N, K in shapes():
+        C, add, A, B = operands(product, T, draw, M, N, K)
+        A[0, K // 2] = np.nan
+        before = C.copy()
+        multiply(C, add, A, B)
+        sums = C.copy()
+        assert np.isnan(sums[0]).all()
+
+        C[...] = before
+        multiply_then(C, add, RECTIFY, A, B)
+        np.testing.assert_array_equal(C, np.maximum(sums, 0))
+        assert only_inside_written(C)
+
+        C[...] = before
+        gate = padded(draw((M, N)).round(), T)
+        gate[-1, -1], gate[-1, 0] = np.nan, -0.0
+        distance = gate.__array_interface__["data"][0] - C.__array_interface__["data"][0]
+        multiply_then(C, add, distance, A, B)
+        np.testing.assert_array_equal(C, np.where(gate == 0, 0, sums))
+        assert only_inside_written(C)

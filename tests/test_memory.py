@@ -71,6 +71,7 @@ def products():
     from numba import njit
 
     from fastnn.kernels.matmul import Matrix, Scratch, dot_products, matmul, transpose
+    from fastnn.kernels.tiles import NOTHING
 
     @njit
     def matrix(view):
@@ -80,7 +81,7 @@ def products():
     @njit
     def multiply(C, add, A, B, packed, M, N, K):
         scratch = Scratch(C.dtype.type(0), C.itemsize, np.intp(packed.ctypes.data))
-        matmul(scratch, add, matrix(C), matrix(A), matrix(B), M, N, K)
+        matmul(scratch, add, NOTHING, matrix(C), matrix(A), matrix(B), M, N, K)
 
     @njit
     def multiply_by_dots(C, add, A, B_t, packed, M, N, K):
