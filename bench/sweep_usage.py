@@ -216,6 +216,7 @@ def _run_python(program, cache):
     program += "\nimport os; os._exit(0)"  # until the fit is there, not until all is freed
     started = time.perf_counter()
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     return time.perf_counter() - started
 

@@ -15,7 +15,7 @@ from ._pace import Pace
 from ._threads import Helpers, choose_n_threads, go_on
 from ._typing import Array
 from .kernels.layout import Data, Net, Params, empty_theta
-from .kernels.plan import MICRO_BATCH, Plan, n_parts, plan_for, work_for
+from .kernels.plan import MICRO_BATCH, Plan, busy_threads, plan_for, work_for
 from .kernels.rules import GRADIENT, Rule
 from .kernels.team import new_team
 from .kernels.train import train as train_kernel
@@ -28,10 +28,16 @@ def fields_of(records: Any) -> dict[str, Array]:
 
 @functools.lru_cache(maxsize=8)
 def _plan_for(
-    units: tuple[int, ...], batch_size: int, n_threads: int, continued: bytes, given: bool
+    units: tuple[int, ...],
+    batch_size: int,
+    n_threads: int,
+    sparse: bool,
+    continued: bytes,
+    given: bool,
 ) -> Plan:
     """``plan_for``, once for all fits of a search; ``continued`` as bytes. Kernels only read it."""
-    return plan_for(units, batch_size, n_threads, np.frombuffer(continued, np.bool_), given)
+    continues = np.frombuffer(continued, np.bool_)
+    return plan_for(units, batch_size, n_threads, sparse, continues, given)
 
 
 class Trainer:
@@ -68,7 +74,7 @@ class Trainer:
         operations = operations_per_example(net.units)
         most_threads = choose_n_threads(n_threads, operations * batch_size)
         if n_threads is None:
-            most_threads = min(most_threads, n_parts(net.units, batch_size) or most_threads)
+            most_threads = min(most_threads, busy_threads(net.units, batch_size))
         self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
         # Of these two, large networks touch little: what is not touched takes no memory.
         theta_t = empty_theta(theta.size, theta.dtype)
@@ -80,23 +86,30 @@ class Trainer:
         self._orders, self._sync = fields_of(team.orders), team.sync
         self._kernel = train_kernel[theta.dtype]
         self._data, self._n_helped = data, most_threads
+        sparse = data.row_starts.size > 0
         self._arguments: tuple[Any, ...] = (
             net,
             Params(theta, theta_t, self.gradient, state),
             data,
             self._rows,
             _plan_for(
-                tuple(net.units), int(batch_size), most_threads, data.continued.tobytes(), given
+                tuple(net.units),
+                int(batch_size),
+                most_threads,
+                sparse,
+                data.continued.tobytes(),
+                given,
             ),
             work_for(
                 net.units,
                 theta.dtype,
                 batch_size,
                 most_threads,
-                sparse=data.row_starts.size > 0,
+                sparse=sparse,
                 saving=bool(net.layers["saves"].any()),
                 continued=data.continued,
                 n_dense=data.n_dense,
+                n_slots=len(state),
             ),
             team,
         )

@@ -106,6 +106,7 @@ class Part(NamedTuple):
     i1: int
     t: int  # number of the update that they are trained for, from 1 on; 0: they are predicted
     thread: int
+    losses: int  # where the loss of row 0 of the scratch is in ``Work.row_loss``
 
 
 def layers_of(units):

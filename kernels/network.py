@@ -9,7 +9,8 @@ an order that does not depend on the number of threads::
                                           barrier                                         barrier
 
 Here is what is done with one part of the rows, and with one chunk of the parameters. ``plan`` says
-who does what: small networks, for example, sum the gradient of parts of the rows in phase 1.
+who does what: with few parameters, for example, two threads sum the gradients of their rows in
+phase 1, and each updates its own copy of all parameters in phase 2.
 """
 
 from .activations import RELU, activate, activate_with_slopes, multiply_by_slope
@@ -123,17 +124,18 @@ def output_error(net, data, work, part):
     gather_targets(data.codes, data.targets, part.rows, part.first + i0, y)
     constants = net.loss_constants
     smooth(net.loss, constants, y)
-    row_losses(net.loss, constants, work.row_loss[i0:i1], d, a, y, width)
+    loss = work.row_loss[part.losses + i0 : part.losses + i1]
+    row_losses(net.loss, constants, loss, d, a, y, width)
     if net.canonical:
         output_delta(net.loss, constants, d, a, y, width)
     else:
         loss_slope(net.loss, constants, d, a, y, width)
     if data.weights.size > 0:
-        for i in range(i0, i1):
-            weight = data.weights[part.rows[part.first + i]]
-            work.row_loss[i] *= weight
+        for i in range(i1 - i0):
+            weight = data.weights[part.rows[part.first + i0 + i]]
+            loss[i] *= weight
             for k in range(width):
-                d[(i - i0) * width + k] *= weight
+                d[i * width + k] *= weight
 
 
 @section

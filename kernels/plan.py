@@ -8,11 +8,15 @@ thread goes through its own *tasks*, by rows or by chunks, and does with each wh
     OUTSIDE     by rows: forward      by chunks: gradient, update
 
 A task by rows is a share of the examples, and "forward" is their way forward and back; a task by
-chunks is a share of the parameters, whose gradient is summed over all examples. In small networks a
-task by rows is one of ``PARTS`` parts of the examples, whatever the number of threads, and it goes
-on to their gradient, which the next stage adds up::
+chunks is a share of the parameters, whose gradient is summed over all examples. But for large
+networks, this is the sum of the gradients of ``PARTS`` parts of the examples, whatever the number
+of threads. No more threads than that each have a part, and go on to its gradient; then, unless
+there are many parameters, each makes all updates, on its own copy of them: the same numbers, and
+only gradients move between cores, once, behind the only barrier. More threads have shares of the
+examples, and go through a part after the other::
 
-    STEP        by rows: forward, gradient      by chunks: add_parts, update        and so on
+    STEP        by rows: forward, gradient      each: add_parts, update             and so on
+    STEP        by rows: forward                by chunks: gradient, add_parts, update
 
 STEP is one visit to each chunk: its gradient is used while it is in the cache, and need not be
 kept (``temporary``). CLIPPED has to know the norm of the whole gradient before any of it is used.
@@ -26,6 +30,7 @@ belongs to.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +46,13 @@ from .tiles import TILE_ROWS
 # any batch size; results do not depend on it.
 MICRO_BATCH = 1024
 
-# Small networks form the gradient of each part of a micro-batch on its own and add these up: less
-# moves between cores than when all threads read all examples. The number of parts depends on the
-# network and the size of its mini-batches, never on the threads, and so do the results.
-PARTS, LEAST_PART, MOST_PARAMS = 2, 64, 8192
+# Networks of no more parameters form the gradient of each part of a micro-batch on its own and add
+# these up: less moves between cores than when all threads read all examples. The number of parts
+# depends on the network and the size of its mini-batches, never on the threads, and so do the
+# results. In CSR rows only small networks do so.
+PARTS, LEAST_PART, MOST_PARAMS, SMALL = 2, 64, 2**17, 2**13
+# So many are updated by each thread in less time than what others have updated takes to arrive.
+MOST_COPIED = 2**16
 
 # Shards cost more or less, and cores are more or less busy: a thread that is done takes chunks from
 # the shards of the next threads, so many with its own. Each look at one costs a round trip.
@@ -61,7 +69,7 @@ TASK = np.dtype([(name, np.int64) for name in ["part", "n_parts", "first_chunk",
 # comes after ``gradient`` is done in the last micro-batch of a mini-batch only.
 STAGE = np.dtype(
     [
-        ("tasks", np.int64),  # BY_ROWS or BY_CHUNKS
+        ("tasks", np.int64),  # BY_ROWS, BY_CHUNKS, or EACH: all chunks for each thread
         ("forward", np.int64),  # forward and back: activations, losses, deltas
         ("gradient", np.int64),  # of the task's examples and chunks
         ("add_parts", np.int64),  # the gradient of all examples from those of the parts
@@ -72,7 +80,7 @@ STAGE = np.dtype(
         ("last", np.int64),
     ]
 )
-BY_ROWS, BY_CHUNKS = range(2)
+BY_ROWS, BY_CHUNKS, EACH = range(3)
 STEP, CLIPPED, OUTSIDE = range(3)
 
 
@@ -80,40 +88,59 @@ class Plan(NamedTuple):
     """Who does what in a micro-batch. A slice runs on one thread (crew 0) or on all (crew 1)."""
 
     chunks: np.ndarray  # (n_chunks,) CHUNK
-    stages: np.ndarray  # (n_programs, 3) STAGE
+    stages: np.ndarray  # (2, n_programs, 3) STAGE: of each crew
     tasks: np.ndarray  # (n_tasks,) TASK
     bounds: np.ndarray  # int64: thread t takes tasks bounds[crew, kind, t]..bounds[crew, kind, t+1]
 
 
-def plan_for(units, batch_size, n_threads, continued=NONE_CONTINUED, given=False):
+def plan_for(units, batch_size, n_threads, sparse=False, continued=NONE_CONTINUED, given=False):
     """The ``Plan`` of a fit on at most ``n_threads`` threads.
 
-    ``continued``: see ``Data``. ``given``: the gradient is.
+    ``sparse``: whether X is CSR rows; ``continued``: see ``Data``. ``given``: the gradient is.
     """
-    chunks, parts = chunks_of(units, continued), n_parts(units, batch_size)
-    tasks, bounds = [], np.zeros((2, 2, n_threads + 1), np.int64)
+    chunks, parts = chunks_of(units, continued), n_parts(units, batch_size, sparse)
+    stages, tasks, bounds = [], [], np.zeros((2, 3, n_threads + 1), np.int64)
     for crew, size in enumerate([1, n_threads]):
+        apart = parts > 0 and _is_apart(units, size, sparse)
+        kind = EACH if apart and _is_copied(units, sparse) else BY_CHUNKS
+        stages.append(_stages(parts > 0, apart, kind, given))
         # Rows: each thread has a task, or some of the parts.
-        n_tasks, last_chunk = (parts, len(chunks)) if parts else (size, 0)
+        n_tasks, last_chunk = (parts, len(chunks)) if apart else (size, 0)
         shares = [len(share) for share in np.array_split(np.arange(n_tasks), size)]
         bounds[crew, BY_ROWS, : size + 1] = len(tasks) + np.cumsum([0, *shares])
         tasks += [(part, n_tasks, 0, last_chunk) for part in range(n_tasks)]
         # Chunks: each thread has one task, all of its chunks.
         bounds[crew, BY_CHUNKS, : size + 1] = len(tasks) + np.arange(size + 1)
-        tasks += [(0, 1, first, last) for first, last in itertools.pairwise(_shares(chunks, size))]
-    return Plan(chunks, _stages(parts > 0, given), np.array(tasks, TASK), bounds)
+        shares = itertools.pairwise(_shares(chunks, size))
+        tasks += [(0, max(1, parts), first, last) for first, last in shares]
+        bounds[crew, EACH, : size + 1] = len(tasks) + np.arange(size + 1)
+        tasks += [(0, 1, 0, len(chunks))] * size
+    return Plan(chunks, np.array(stages), np.array(tasks, TASK), bounds)
 
 
-def n_parts(units, batch_size):
+def n_parts(units, batch_size, sparse=False):
     """Number of parts of a micro-batch that have gradients of their own; 0: not divided."""
-    small = starts_of(units)[-1] <= MOST_PARAMS
-    return PARTS if small and batch_size >= PARTS * LEAST_PART else 0
+    few = starts_of(units)[-1] <= (SMALL if sparse else MOST_PARAMS)
+    return PARTS if few and batch_size >= PARTS * LEAST_PART else 0
+
+
+def busy_threads(units, batch_size):
+    """How many threads a small network keeps busy, which has no more work than for its parts."""
+    return n_parts(units, batch_size, sparse=True) or math.inf
+
+
+def _is_apart(units, size, sparse):
+    """Whether a crew of so many threads, where the gradient has parts, forms each by rows.
+
+    One thread does so for small networks only: others update a chunk while it is in the cache.
+    """
+    return sparse or (size <= PARTS and (size > 1 or starts_of(units)[-1] <= SMALL))
 
 
 def chunks_of(units, continued=NONE_CONTINUED):
     """The chunks of all layers, ``(n_chunks,)`` CHUNK; none begins with a continued row."""
     # Whole tiles, worth a call, and enough chunks to share out; of small networks half of that.
-    share = 2 if starts_of(units)[-1] <= MOST_PARAMS else 1
+    share = 2 if starts_of(units)[-1] <= SMALL else 1
     least, whole = 2048 // share, TILE_ROWS // share
     chunks, start = [], 0
     for k, (n_in, n_out) in enumerate(itertools.pairwise(int(size) for size in units)):
@@ -139,17 +166,23 @@ def _shares(chunks, n_threads):
     return [0, *ends.tolist(), len(chunks)]
 
 
-def _stages(divided, given):
-    """The table above; ``divided``: the gradient is formed in parts. ``given``: elsewhere."""
-    rows = ["forward", "gradient"] if divided else ["forward"]
-    gradient = "add_parts" if divided else "gradient"
+def _is_copied(units, sparse):
+    return not sparse and starts_of(units)[-1] <= MOST_COPIED
+
+
+def _stages(divided, apart, kind, given):
+    """The table above; ``divided``: the gradient is formed in parts, by rows if they are ``apart``,
+    and then updates have tasks of this ``kind``. ``given``: elsewhere."""
+    rows = ["forward", "gradient"] if apart else ["forward"]
+    gradient = ["gradient"] * (not apart) + ["add_parts"] * divided
     programs = {
-        STEP: [rows, [gradient, "update", "temporary"]],
-        CLIPPED: [rows, [gradient, "norm"], ["clip", "update"]],
-        OUTSIDE: [rows, [gradient, "update"]],
+        STEP: [rows, [*gradient, "update", "temporary"]],
+        CLIPPED: [rows, [*gradient, "norm"], ["clip", "update"]],
+        OUTSIDE: [rows, [*gradient, "update"]],
     }
     stages = np.zeros((len(programs), 3), STAGE)
     stages["tasks"][:, 1:] = BY_CHUNKS
+    stages["tasks"][[STEP, CLIPPED], 1:] = kind
     if given:
         programs = {STEP: [["update"]], CLIPPED: [["norm"], ["clip", "update"]]}
         programs[OUTSIDE] = programs[STEP]
@@ -172,8 +205,13 @@ def program_of(rule):
 
 @section
 def bounds_of(plan, kind, n_threads):
-    """Where the tasks of each thread begin: those BY_ROWS, or those BY_CHUNKS."""
-    return plan.bounds[0 if n_threads == 1 else 1, kind]
+    """Where the tasks of each thread begin: of those BY_ROWS, BY_CHUNKS, or for EACH."""
+    return plan.bounds[crew_of(n_threads), kind]
+
+
+@leaf
+def crew_of(n_threads):
+    return 0 if n_threads == 1 else 1
 
 
 @leaf
@@ -183,11 +221,11 @@ def takers_of(plan, n_threads):
 
 
 @leaf
-def examples_of(task, size):
-    """Which examples i0..i1 of a micro-batch of ``size`` a task is for, in whole tiles."""
-    share = (size + task.n_parts - 1) // task.n_parts
+def examples_of(part, n_parts, size):
+    """Which examples i0..i1 of a micro-batch of ``size`` are in a part, in whole tiles."""
+    share = (size + n_parts - 1) // n_parts
     share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    return min(size, task.part * share), min(size, (task.part + 1) * share)
+    return min(size, part * share), min(size, (part + 1) * share)
 
 
 # Where the units of a layer lie, of all examples of a micro-batch.
@@ -209,16 +247,23 @@ class Work(NamedTuple):
     y: np.ndarray  # (capacity * n_outputs,): targets
     places: np.ndarray  # (n_layers + 1,) PLACE, the input units first
     capacity: int  # rows of a micro-batch
-    row_loss: np.ndarray  # (capacity,) loss of each example
+    # (2 * capacity,) loss of each example; there, and in parts, of this update and the one before,
+    # which other threads may still read.
+    row_loss: np.ndarray
     # How far each thread has come in each example of CSR rows, (n_threads, capacity): the next
     # entry and the row's end, int64, and the feature of that entry, int32; see inputs.
     entries: np.ndarray
     ends: np.ndarray
     features: np.ndarray
     touched: np.ndarray  # (n_features,) int64: the last update that had entries in a column
-    squares: np.ndarray  # (n_chunks,) float64: sum of squared weights of each chunk
-    norms: np.ndarray  # (n_chunks,) float64: of the squared gradient, where it is clipped
-    parts: np.ndarray  # (n_parts, n_params): gradients of parts of a mini-batch
+    # Of each chunk, in row 0, or for EACH in that of the thread; with zeros behind the last.
+    squares: np.ndarray  # float64: sum of squared weights
+    norms: np.ndarray  # float64: of the squared gradient, where it is clipped
+    parts: np.ndarray  # (2 * n_parts, n_params): gradients of parts of a mini-batch
+    # What each thread but the first trains on its own, see EACH: theta, theta_t and gradient,
+    # (n_threads - 1, 3, n_params), and state, (n_threads - 1, n_slots, n_params).
+    copies: np.ndarray
+    states: np.ndarray
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
@@ -231,13 +276,18 @@ def work_for(
     saving=False,
     continued=NONE_CONTINUED,
     n_dense=0,
+    n_slots=0,
 ):
     """Allocate the scratch that training takes.
 
-    ``sparse``: whether X is CSR rows; ``continued``, ``n_dense``: see ``Data``.
+    ``sparse``: whether X is CSR rows; ``continued``, ``n_dense``: see ``Data``; ``n_slots``: of the
+    optimiser's state.
     """
     units, dtype = [int(size) for size in units], np.dtype(dtype)
-    capacity = min(batch_size, MICRO_BATCH)
+    capacity, n_params = min(batch_size, MICRO_BATCH), starts_of(units)[-1]
+    parts = n_parts(units, batch_size, sparse)
+    copied = parts > 0 and _is_apart(units, n_threads, sparse) and _is_copied(units, sparse)
+    n_copies = n_threads - 1 if copied else 0
     chunks = chunks_of(units, continued)
     # Beside packed operands: a chunk's gradient turned, and its gradient.
     largest = int((chunks["stop"] - chunks["start"]).max()) * dtype.itemsize
@@ -252,15 +302,17 @@ def work_for(
         d=_aligned_zeros(below, dtype),
         saved=_aligned_zeros(below if saving else 0, dtype),
         y=np.zeros(capacity * units[-1], dtype),
-        row_loss=apart(capacity, dtype),
+        row_loss=apart(2 * capacity, dtype),
         # Not zeros: a thread's share of the memory is what it writes to.
         entries=np.empty((n_threads, noted), np.int64),
         ends=np.empty((n_threads, noted), np.int64),
         features=np.empty((n_threads, noted), np.int32),
         touched=np.zeros(units[0] if sparse else 0, np.int64),
-        squares=apart(len(chunks), np.float64),
-        norms=apart(len(chunks), np.float64),
-        parts=np.zeros((n_parts(units, batch_size), starts_of(units)[-1]), dtype),
+        squares=_rows_apart(1 + n_copies, len(chunks)),
+        norms=_rows_apart(1 + n_copies, len(chunks)),
+        parts=_rows_apart(2 * parts, n_params, dtype=dtype),
+        copies=_rows_apart(n_copies, 3, n_params, dtype=dtype),
+        states=_rows_apart(n_copies, n_slots, n_params, dtype=dtype),
     )
 
 
@@ -297,11 +349,20 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         ends=np.empty((0, 0), np.int64),
         features=np.empty((0, 0), np.int32),
         touched=np.empty(0, np.int64),
-        squares=np.empty(0),
-        norms=np.empty(0),
+        squares=np.empty((0, 0)),
+        norms=np.empty((0, 0)),
         parts=np.empty((0, 0), dtype),
+        copies=np.empty((0, 0, 0), dtype),
+        states=np.empty((0, 0, 0), dtype),
         packed=packed.reshape(n_threads, -1),
     )
+
+
+def _rows_apart(*shape, dtype=np.float64):
+    """Zeros of this shape or with longer rows, so that no cache line belongs to two of them."""
+    lanes = CACHE_LINE // np.dtype(dtype).itemsize
+    shape = (*shape[:-1], -(-shape[-1] // lanes) * lanes)
+    return _aligned_zeros(math.prod(shape), np.dtype(dtype)).reshape(shape)
 
 
 def _aligned_zeros(size, dtype):

@@ -7,7 +7,8 @@ slice is to do stands in ``orders``. Threads talk in one place only, the int64 v
 ``ARRIVALS``    arrivals at barriers since the threads began; a barrier waits for its number
 ``STARTED``     slices of an epoch begun so far; helpers wait for the next
 ``ABORT``       set by Python when a thread failed or is done: every wait ends, with False
-``TIME_OVER``   set by thread 0 before a barrier: behind it, all threads end the slice
+``LAST``        set by thread 0 before a barrier, when time is over: where the slice is to end,
+                behind that barrier
 ``TAKEN``       and every 16th from there on: chunks taken from the shard of thread 0, 1, ...
 ==============  ==============================================================================
 
@@ -32,14 +33,13 @@ from .rules import Rule
 # else orders memory, and nothing else has to. Arrivals at a barrier are one chain of such
 # additions: who has seen the last sees what any thread wrote before its own. And no write behind
 # a barrier reaches a read before it: of ``orders``, which thread 0 changes behind the last
-# barrier of a slice, when no other reads them until the next slice; of ``TIME_OVER``, which all
-# read behind the last barrier of a micro-batch, and thread 0 writes before the last of the
-# following one. That needs another barrier in between: programs have two stages or more, or one
-# (where the gradient is given) in slices of one micro-batch. ``ABORT`` is written plainly: it
-# says no more than that it is set.
+# barrier of a slice, when no other reads them until the next slice. ``LAST`` is read behind the
+# first barrier of a micro-batch, perhaps when thread 0 has come to the next one: it names the
+# micro-batch that it is meant for. ``ABORT`` is written plainly: it says no more than that it is
+# set.
 
 # On different pairs of cache lines, but for the two that hardly change.
-ARRIVALS, STARTED, ABORT, TIME_OVER, TAKEN, _APART = 0, 16, 32, 33, 48, 16
+ARRIVALS, STARTED, ABORT, LAST, TAKEN, _APART = 0, 16, 32, 33, 48, 16
 
 _SPINS = 500
 _YIELDS = 4000
@@ -139,15 +139,16 @@ def start_slice(team):
     """Let the helpers go on, by thread 0: what they are to do is written."""
     orders = team.orders[0]
     orders.deadline = nanoseconds() + np.int64(1e9 * orders.seconds)
-    team.sync[TIME_OVER] = 0
+    team.sync[LAST] = 0
     atomic_add(address(team.sync, STARTED), 1)
 
 
 @leaf
-def end_slice_in_time(team):
-    """Before a barrier, by thread 0: if time is over, let all threads end the slice behind it."""
+def end_slice_in_time(team, last):
+    """Before the first barrier of a micro-batch, by thread 0: if time is over, let the slice end
+    at ``last``, the end of that micro-batch."""
     if nanoseconds() > team.orders[0].deadline:
-        team.sync[TIME_OVER] = 1
+        team.sync[LAST] = last
 
 
 @leaf

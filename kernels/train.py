@@ -30,8 +30,10 @@ from .network import (
 from .plan import (
     BY_CHUNKS,
     BY_ROWS,
+    EACH,
     Work,
     bounds_of,
+    crew_of,
     examples_of,
     plan_for,
     program_of,
@@ -41,7 +43,7 @@ from .plan import (
 from .rules import coefficients
 from .shuffle import fisher_yates, sample_fisher_yates
 from .team import (
-    TIME_OVER,
+    LAST,
     end_slice_in_time,
     meet,
     new_team,
@@ -95,15 +97,39 @@ def clipped(scale, norms, most):
 
 
 @section
-def room_for_gradient(params, work, stage, task, chunk, batch, thread):
-    """Where the gradient of a chunk is formed."""
+def room_for_gradient(params, work, stage, chunk, batch, thread):
+    """Where the gradient of a chunk is formed, of all examples."""
     start, stop = chunk.start, chunk.stop
-    if stage.tasks == BY_ROWS:
-        return work.parts[task.part, start:stop]
     if stage.temporary and batch.begins and batch.ends:
         # Scratch of the thread, the same for all of its chunks, which stays in the L1 cache.
         return work.packed[thread, work.packed.shape[1] - (stop - start) :]
     return params.gradient[start:stop]
+
+
+@section
+def parts_of(work, batch):
+    """Where the parts of the gradient of this mini-batch are, in turn with that before."""
+    half = work.parts.shape[0] // 2
+    return work.parts[batch.t % 2 * half : (batch.t % 2 + 1) * half]
+
+
+@section
+def params_of(params, plan, orders, work, thread):
+    """What the thread trains: the parameters, or its copy of them, as they are now."""
+    if thread > 0 and tasks_of_parameters(plan, orders) == EACH:
+        copies, state = work.copies[thread - 1], work.states[thread - 1]
+        for i in range(params.theta.size):
+            copies[0, i] = params.theta[i]
+            for slot in range(state.shape[0]):
+                state[slot, i] = params.state[slot, i]
+        params = Params(copies[0], copies[1], copies[2], state)
+    return params
+
+
+@leaf
+def tasks_of_parameters(plan, orders):
+    """By what tasks threads divide the parameters: BY_CHUNKS, or EACH."""
+    return plan.stages[crew_of(orders.n_threads), program_of(orders), 1].tasks
 
 
 @leaf
@@ -112,12 +138,13 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
     orders = team.orders[0]
     n_threads, program = orders.n_threads, program_of(orders)
     scratch, scale = scratch_of(work.packed, thread), batch.scale
-    c = coefficients(orders, batch.t)
-    for number in range(plan.stages.shape[1]):
-        stage = plan.stages[program, number]
+    c, losses = coefficients(orders, batch.t), batch.t % 2 * work.capacity
+    for number in range(plan.stages.shape[2]):
+        stage = plan.stages[crew_of(n_threads), program, number]
         # Each thread computes the same scale, from norms that are complete behind a barrier.
+        own = thread if stage.tasks == EACH else 0
         if stage.clip and batch.ends:
-            scale = clipped(scale, work.norms, orders.clip_norm)
+            scale = clipped(scale, work.norms[own], orders.clip_norm)
         mine = bounds_of(plan, stage.tasks, n_threads)
         n_tasks, takers = mine[thread + 1] - mine[thread], 1
         if stage.tasks == BY_CHUNKS:
@@ -127,10 +154,10 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
         for i in range(n_tasks):
             of_task = (mine[thread] - mine[0] + i) % (mine[n_threads] - mine[0])
             task = plan.tasks[mine[0] + of_task]
-            i0, i1 = examples_of(task, batch.size)
-            part = Part(batch.rows, batch.first, i0, i1, batch.t, thread)
+            i0, i1 = examples_of(task.part, task.n_parts, batch.size)
             # A small micro-batch may have fewer rows than would do for all tasks.
             if stage.forward and i1 > i0:
+                part = Part(batch.rows, batch.first, i0, i1, batch.t, thread, losses)
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
@@ -138,36 +165,47 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
             while k < task.last_chunk:
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
-                g = room_for_gradient(params, work, stage, task, chunk, batch, thread)
+                g = room_for_gradient(params, work, stage, chunk, batch, thread)
                 if stage.gradient:
                     restart = k == task.first_chunk
                     # Parts of a gradient are summed whole, by who does not know what is in them.
                     lazy, whole = orders.lazy, not orders.lazy or stage.tasks == BY_ROWS
-                    accumulate_gradient(
-                        net, data, work, part, chunk, g, batch.begins, restart, lazy, whole
-                    )
+                    end = task.part + 1 if stage.tasks == BY_ROWS else task.n_parts
+                    for p in range(task.part, end):
+                        i0, i1 = examples_of(p, task.n_parts, batch.size)
+                        part = Part(batch.rows, batch.first, i0, i1, batch.t, thread, losses)
+                        sums = g
+                        if work.parts.size > 0:
+                            sums = parts_of(work, batch)[p, chunk.start : chunk.stop]
+                        accumulate_gradient(
+                            net, data, work, part, chunk, sums, batch.begins, restart, lazy, whole
+                        )
                 if batch.ends:
                     if stage.add_parts:
-                        add_parts(g, work.parts, chunk.start)
+                        add_parts(g, parts_of(work, batch), chunk.start)
                     complete = stage.tasks == BY_CHUNKS and (stage.gradient or stage.add_parts)
                     if complete and chunk.layer == 0 and data.continued.size > 0:
                         sum_gradient(data, g, chunk, net.layers[0].n_out)
                     if stage.norm:
-                        work.norms[k] = norm_of_chunk(net, params, work, chunk, g, orders, batch.t)
+                        work.norms[own, k] = norm_of_chunk(
+                            net, params, work, chunk, g, orders, batch.t
+                        )
                     if stage.update:
                         squares = update_chunk(
                             net, data, params, work, chunk, g, orders, c, scale, batch.t, scratch
                         )
-                        work.squares[k] = squares
+                        work.squares[own, k] = squares
                 k = next_chunk(team.sync, task, k, of_task, takers)
-        # A slice may end early behind the last barrier only, where all threads look.
-        if stage.last and thread == 0 and n_threads > 1:
-            end_slice_in_time(team)
-        if not meet(team.sync, n_threads):
+        if number == 0 and thread == 0 and n_threads > 1:
+            end_slice_in_time(team, batch.first + batch.size)
+        # What each thread does for itself no other waits for, once the mini-batch is complete.
+        waits = stage.tasks != EACH or not batch.ends
+        if waits and not meet(team.sync, n_threads):
             return False
         # The losses are there; their next writer waits for thread 0 at the next barrier.
         if stage.tasks == BY_ROWS and thread == 0:
-            orders.batch_loss = add_in_order(orders.batch_loss, work.row_loss, batch.size)
+            of_rows = work.row_loss[losses : losses + batch.size]
+            orders.batch_loss = add_in_order(orders.batch_loss, of_rows, batch.size)
         if stage.last:
             break
     return True
@@ -180,7 +218,8 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
     first, last, end, batch_size = orders.first, orders.last, orders.end, orders.batch_size
     n_threads, t, total_weight = orders.n_threads, orders.updates, orders.batch_weight
     # Weights may have changed in between, by L-BFGS or by Python: each thread transposes its own.
-    mine = bounds_of(plan, BY_CHUNKS, n_threads)
+    params = params_of(params, plan, orders, work, thread)
+    mine = bounds_of(plan, tasks_of_parameters(plan, orders), n_threads)
     for number in range(mine[thread], mine[thread + 1]):
         task = plan.tasks[number]
         for k in range(task.first_chunk, task.last_chunk):
@@ -202,14 +241,14 @@ def train_slice(net, params, data, rows, plan, work, team, thread):
             batch = MicroBatch(rows, i, size, begins, ends, t + 1, 1.0 / total_weight)
             if not train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 return False
-            if n_threads > 1 and team.sync[TIME_OVER] != 0:
+            if n_threads > 1 and team.sync[LAST] == i + size:
                 last = i + size
                 break
         if stop > last:
             break  # the rest of the mini-batch is for the next slice
         t += 1
         if thread == 0:
-            squares = add_in_order(0.0, work.squares, work.squares.size)
+            squares = add_in_order(0.0, work.squares[0], work.squares.shape[1])
             loss = orders.batch_loss + 0.5 * orders.alpha * squares
             orders.loss += loss / total_weight * (stop - start)
         if stop == last:
@@ -275,8 +314,9 @@ def _predict(
     """
     # All of the types that training has, so that Numba does not compile what follows for others.
     unused, unused_2d, zero = a[:0], packed[:0], np.int64(0)
+    unused_3d = nothing(a.dtype, 3)
     integers, integers_2d = nothing(np.int64, 1), nothing(np.int64, 2)
-    float64s = nothing(np.float64, 1)
+    float64s, float64s_2d = nothing(np.float64, 1), nothing(np.float64, 2)
     net = Net(layers, zero, zero, float64s, zero)
     data = Data(
         X,
@@ -304,9 +344,11 @@ def _predict(
         ends=integers_2d,
         features=nothing(np.int32, 2),
         touched=integers,
-        squares=float64s,
-        norms=float64s,
+        squares=float64s_2d,
+        norms=float64s_2d,
         parts=unused_2d,
+        copies=unused_3d,
+        states=unused_3d,
         packed=packed,
     )
     share = (rows.size + n_threads - 1) // n_threads
@@ -317,7 +359,7 @@ def _predict(
     for first in range(thread * share, stop, size):
         B = min(size, stop - first)
         # A part's row i is example rows[first + i], counted from row 0 of the scratch: i0 goes off.
-        part = Part(rows, first - i0, i0, i0 + B, zero, thread)
+        part = Part(rows, first - i0, i0, i0 + B, zero, thread, zero)
         feedforward(net, theta, theta_t, data, work, part)
         for i in range(B):
             for k in range(place.width):

@@ -71,6 +71,42 @@ def test_threads_that_take_chunks_of_others_give_the_same_bits(container, settin
     assert results[0] == results[1] == results[2]
 
 
+def case(hidden_layer_sizes, **settings):
+    return {"hidden_layer_sizes": hidden_layer_sizes, "batch_size": 150, **settings}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        case((40,), solver="sgd"),
+        case((150, 30)),  # too large for parts by rows on one thread, as those that follow
+        case((150, 30), activation=["gelu", "relu"], dropout=0.2, clip_norm=0.02),
+        case((150, 30), batch_size=1300, max_iter=6),
+        case((300, 200), clip_norm=0.02),  # updated by chunks
+        case((300, 200), learning_rate_init=0.01, solver="adamw"),
+        case((500, 300)),  # not in parts
+    ],
+    ids=str,
+)
+def test_parts_of_the_gradient_give_the_same_bits_whoever_forms_them(settings, monkeypatch):
+    """Two threads each have a part, three go through both; slices change from one to the other."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    rng = np.random.default_rng(0)
+    many, labels, weight = np.tile(X, (4, 1)), np.tile(Y, 4), np.tile(WEIGHT, 4)
+    results = []
+    for most in (1, 2, 3):
+        for changing in (False, True):
+
+            def next_slice(self, most=most, changing=changing):
+                return (rng.choice([1, most]), 300) if changing else (most, 10**6)
+
+            monkeypatch.setattr("fastnn._pace.Pace.next_slice", next_slice)
+            model = MLPClassifier(random_state=0, n_threads=most, **{"max_iter": 3, **settings})
+            model.fit(many, labels, sample_weight=weight)
+            results.append((bits(model), model.loss_curve_))
+    assert all(result == results[0] for result in results[1:])
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"hidden_layer_sizes": (9,), "batch_size": 130}, {"clip_norm": 0.02}], ids=str
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import grids
 import reference
 from fastnn._network import data_to_train, make_data, make_net, predict
-from fastnn._trainer import Trainer
+from fastnn._trainer import Trainer, _plan_for
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import empty_theta, starts_of, vector_behind, views
 from fastnn.kernels.plan import MICRO_BATCH
@@ -236,6 +236,7 @@ def test_large_batches_in_micro_batches_equal_one(n, divided, monkeypatch):
     """
     if not divided:
         monkeypatch.setattr("fastnn.kernels.plan.MOST_PARAMS", 0)
+    _plan_for.cache_clear()  # of another division
     results = []
     for rows in (MICRO_BATCH, 10 * MICRO_BATCH, 37):
         for module in ("fastnn.kernels.plan", "fastnn._trainer"):  # slices end with one
