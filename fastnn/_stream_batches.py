@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import gen_batches
 from sklearn.utils.validation import validate_data
 
 from ._disk_cache import DiskCache
@@ -68,6 +67,7 @@ class Passes:
 
     def __init__(self, estimator: BaseMLP, stream: Stream, name: str, piece: int) -> None:
         self._estimator, self._stream, self._name, self._piece = estimator, stream, name, piece
+        self._of_classes = is_classifier(estimator)
         self.n_rows: Any = None
         self.like: Any = None
         self._names: Any = None
@@ -108,9 +108,10 @@ class Passes:
             if not again or cached or self.like.is_sparse:
                 yield first, X, target, weight
             else:
-                for rows in gen_batches(n, max(1, self._piece // X.shape[1])):
-                    piece = rows_of((X, target, weight), rows)
-                    yield first + rows.start, *piece
+                size = max(1, self._piece // X.shape[1])
+                for start in range(0, n, size):
+                    piece = rows_of((X, target, weight), slice(start, start + size))
+                    yield first + start, *piece
                     # Now, as who used it has brought it into the cache of the CPU. einsum, as it
                     # sums by vectors and warns of nothing; a sum that overflows is left to the
                     # check.
@@ -160,7 +161,7 @@ class Passes:
         if self.n_rows is None or not self._is_plain(X, y):
             X, y = checked_data(estimator, X, y, reset)
         weight = checked_weight_of_part(weight, X)
-        kind = y.dtype.kind if is_classifier(self._estimator) else None
+        kind = y.dtype.kind if self._of_classes else None
         like = _Like(sp.issparse(X), X.dtype, kind, y.ndim, weight is not None)
         self.like = self.like or like
         for what, one, other in zip(_NAMES, like, self.like, strict=True):
@@ -171,7 +172,7 @@ class Passes:
     def _is_plain(self, X: Any, y: Any) -> bool:
         """Whether validation would give a batch of finite X back as it is."""
         estimator = self._estimator
-        plain = "biuU" if is_classifier(estimator) else "biu"
+        plain = "biuU" if self._of_classes else "biu"
         return (
             (self._nameless is not None or not hasattr(estimator, "feature_names_in_"))
             and has_plain_form(X, estimator.n_features_in_)
