@@ -46,6 +46,7 @@ from ._parameters import CONSTRAINTS
 from ._standardize import Standardization
 from ._state import shallow_copy
 from ._stream_examples import Streamed
+from ._stream_validation import StreamedValidation
 from ._streams import Stream
 from ._typing import Activation, Array, Attributes, Data, Matrix, Parameters, Warnings, Weights
 from ._validation import Validation, check_together, given_examples
@@ -107,7 +108,7 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
         y: Data | None = None,
         sample_weight: ArrayLike | None = None,
         *,
-        X_val: Data | None = None,
+        X_val: Data | Stream | None = None,
         y_val: Data | None = None,
         sample_weight_val: ArrayLike | None = None,
     ) -> Self:
@@ -123,10 +124,11 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
             Stream.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each example; None is 1 for all.
-        X_val : array-like or sparse matrix of shape (n_validation, n_features), default=None
+        X_val : array-like, sparse matrix, Stream of shape (n_validation, n_features), default=None
             Validation examples: ``validation_scores_`` and ``validation_loss_curve_`` are theirs.
             With ``early_stopping`` they are used in place of a part of X. Not with 'lbfgs'. A
-            Pipeline transforms them only if it is told to, see below.
+            Pipeline transforms them only if it is told to, see below. A ``Stream`` gives y_val and
+            sample_weight_val as well, and is read in each epoch.
         y_val : array-like of shape (n_validation,) or (n_validation, n_outputs), default=None
             Their targets.
         sample_weight_val : array-like of shape (n_validation,), default=None
@@ -210,8 +212,9 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
 
         given = as_table(X), y, sample_weight
         examples = self._examples(X)(self, settings, *given, first_pass, incremental)
-        with contextlib.closing(examples):
-            arguments = examples, given, validation, held_out, report
+        with contextlib.ExitStack() as closing:
+            closing.callback(examples.close)
+            arguments = examples, given, validation, held_out, report, closing
             return self._train(settings, first_pass, incremental, *arguments)
 
     def _train(
@@ -224,8 +227,12 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
         validation: tuple[Any, Any, Any],
         held_out: Array | None,
         report: Report | MemberReport | None,
+        closing: contextlib.ExitStack,
     ) -> Warnings:
-        """``_fit`` from the first network on; parameters as there."""
+        """``_fit`` from the first network on; parameters as there.
+
+        ``closing`` is to close what is open to the end of the fit.
+        """
         targets, dtype = examples.targets, examples.dtype
         if settings.lazy_update and not examples.is_sparse:
             raise ValueError(
@@ -234,10 +241,17 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
             )
         network = self._network_settings(settings, targets, examples.n_features)
         self.n_outputs_ = network["units"][-1]
-        given_val = self._checked_validation(targets, validation, dtype)
+        given_val, streamed = None, None
+        if isinstance(validation[0], Stream):
+            streamed = StreamedValidation(self, settings, targets, validation[0], dtype)
+            closing.callback(streamed.close)
+        else:
+            given_val = self._checked_validation(targets, validation, dtype)
 
         names = "X_val", "y_val", "sample_weight_val"
-        arrays = dict(zip(names, given_val or (None, None, None), strict=True))
+        arrays: dict[str, Any] = dict(zip(names, given_val or (None, None, None), strict=True))
+        if streamed is not None:
+            arrays = streamed.described
         # Called only where there is a checkpoint to write or to go on from.
         fit = functools.partial(description, settings, **examples.described, **arrays)
 
@@ -251,13 +265,17 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
         seed = int(rng.randint(2**31)) if np.any(network["dropout"]) else 0
         net, held = make_net(**network, seed=seed), None
         if report is None:
-            report = Report(settings, type(self).__name__, not incremental, given_val is not None)
+            validated = validation[0] is not None
+            report = Report(settings, type(self).__name__, not incremental, validated)
         tasks = self._tasks(settings, history, progress, given, incremental, fit)
         with scaling.training(self.coefs_, self.intercepts_, fresh), tasks:
             if settings.solver == "lbfgs":
                 assert isinstance(report, Report)  # members are trained by mini-batches
                 return fit_lbfgs(settings, net, examples, theta, history, tasks, report)
-            if given_val is not None:
+            of_held = examples.predict
+            if streamed is not None:
+                held, of_held = streamed.held(scaling), streamed.predict
+            elif given_val is not None:
                 held = given_examples(given_val, scaling, self._continued, *validation[:2])
             elif held_out is not None:
                 assert isinstance(examples, Arrays)  # the encoded table of BaseTabular
@@ -268,7 +286,7 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
             watched = None
             if held is not None:
                 present = functools.partial(self._fitted_copy, theta)
-                watched = Validation(settings, targets, net, theta, held, present, examples.predict)
+                watched = Validation(settings, targets, net, theta, held, present, of_held)
             self._optimizer = self._going_optimizer(settings, progress, incremental)
             monitor = Monitor(
                 settings, history, progress, self._optimizer, watched, report, first_pass
@@ -388,7 +406,13 @@ class BaseMLP(Followed, Documented, BaseEstimator, Attributes, ABC):
                 "weight_average cannot be combined with early_stopping=True, which keeps the "
                 "weights of the best epoch."
             )
-        check_together(X_val, y_val, sample_weight_val)
+        if not isinstance(X_val, Stream):
+            check_together(X_val, y_val, sample_weight_val)
+        elif y_val is not None or sample_weight_val is not None:
+            raise ValueError(
+                "X_val is a Stream, which has y and sample_weight in its batches: leave y_val and "
+                "sample_weight_val out."
+            )
         if self.lazy_update and self.solver == "lbfgs":
             raise ValueError(
                 "lazy_update=True is for mini-batches, but solver='lbfgs' takes all examples at "

@@ -106,7 +106,7 @@ class Arrays:
         as_codes = in_codes(targets, loss)
         self._data = self.make_data(
             self._X,
-            standardized=scaling.of_features(self._X),
+            standardized=scaling.of_features(self.is_sparse),
             continued=self._continued,
             codes=self._target if as_codes else None,
             targets=None if as_codes else targets.values(self._target, self.dtype),

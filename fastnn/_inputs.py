@@ -239,8 +239,8 @@ def checked_weight_of_part(sample_weight: ArrayLike | None, X: Matrix) -> Array 
     weight = check_array(
         sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
     )
-    if weight.shape != (len(X),):
-        raise ValueError(f"sample_weight has shape {weight.shape}, expected {(len(X),)}.")
+    if weight.shape != X.shape[:1]:
+        raise ValueError(f"sample_weight has shape {weight.shape}, expected {X.shape[:1]}.")
     return weight
 
 

@@ -167,9 +167,12 @@ class Monitor:
     def _validate(self, validation: Validation) -> bool:
         """Note the validation score and loss; whether the score is the best so far."""
         history = self.history
-        score, loss = validation.evaluate()
-        history.validation_scores.append(score)
-        history.validation_loss_curve.append(loss)
+        score = loss = float("nan")
+        try:
+            score, loss = validation.evaluate()
+        finally:  # each epoch has both, also where Ctrl-C comes in between
+            history.validation_scores.append(score)
+            history.validation_loss_curve.append(loss)
         best = history.best_validation_score
         if self._settings.early_stopping:
             # Written so that a NaN score counts as no progress.

@@ -33,7 +33,7 @@ BLOCK_SIZE = 2**18
 def scaler_of(X: Matrix, scaler: StandardScaler | None = None) -> StandardScaler:
     """A ``StandardScaler`` fitted to X in little memory; or ``scaler``, which goes on with X."""
     if sp.issparse(X):
-        return StandardScaler(with_mean=False).fit(X)
+        return (scaler or StandardScaler(with_mean=False)).partial_fit(X)
     n_samples, n_features = X.shape
     going_on = StandardScaler() if scaler is None else scaler
     # Rounding may make the variance of a constant negative; Standardization tells of infinity.
@@ -88,12 +88,12 @@ class Standardization:
         elif self.targets is None:
             self.targets = _checked(examples.target_scaler(), "standardize_target", "y")
 
-    def of_features(self, X: Matrix) -> tuple[Array, Array] | None:
+    def of_features(self, is_sparse: bool) -> tuple[Array, Array] | None:
         """Means and scales with which training sees X, or None; the means of sparse X are 0."""
         scaler = self.features
         if scaler is None:
             return None
-        if scaler.with_mean and sp.issparse(X):
+        if scaler.with_mean and is_sparse:
             raise ValueError(
                 "standardize=True has learned from a dense X to centre features, which would fill "
                 "in the zeros of a sparse one: give both in the same form."

@@ -7,38 +7,24 @@ a buffer while kernels train on the other.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import mmap
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.sparse as sp
 import sklearn
+from numpy.typing import DTypeLike
 from sklearn.base import is_classifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import gen_batches
-from sklearn.utils.validation import validate_data
 
-from ._disk_cache import DiskCache
 from ._examples import Shuffled, in_codes
-from ._inputs import (
-    as_table,
-    checked_data,
-    checked_labels,
-    checked_weight_of_part,
-    errors_about,
-    has_plain_form,
-    refuse_no_weight,
-    weight_scale,
-)
+from ._inputs import checked_labels, refuse_no_weight, weight_scale
 from ._network import make_data, predict
 from ._standardize import scaler_of
-from ._state import shallow_copy
-from ._streams import numbers_of
+from ._stream_batches import Passes, Piece, copies, encoded, joined, rows_of
 from ._trainer import Trainer
 from ._typing import Array, Matrix, Parameters
 from ._validation import divided, held_part
@@ -52,25 +38,8 @@ if TYPE_CHECKING:
 
 # Numbers of X of a source that are copied and checked in one go: they stay in the CPU's cache.
 _PIECE = 2**17
-# And of the cache on disk, that are read ahead in one go. Buffers with fewer are seen together.
+# Numbers of the cache on disk that are read ahead in one go. Buffers with fewer are seen together.
 _AHEAD = 2**23
-
-Piece: TypeAlias = tuple[Any, ...]  # X, target and weight of some rows; None for what is not there
-
-# What is the same in all batches, see ``_checked``.
-_KINDS = (
-    "The type of X",
-    "The kind of the labels",
-    "The number of dimensions of y",
-    "Whether it has sample_weight",
-)
-
-
-def _naming(number: int, first: int, when: str) -> contextlib.AbstractContextManager[None]:
-    """A block that reads a batch: an error names it."""
-    return errors_about(
-        f"Batch {number} of the stream, counted from 0, which begins with row {first}, {when}"
-    )
 
 
 class _Seen:
@@ -129,19 +98,14 @@ class Streamed:
 
     targets: Any  # Targets, once they are known; so with the others
     n: int
-    _n_rows: Any
-    _like: Any
     _seen: Any
-    _nameless: Any
+    _features: Any
     _held: Array | None
-    _room: Array | None
-    _cache: Any
-    _weights: Any
     _by_class: list[Array] | None
+    _rooms: Any
     _buffers: Any
     _reading: Any
 
-    is_sparse = False
     make_trainer, predict = Trainer, staticmethod(predict)
 
     def __init__(
@@ -164,26 +128,25 @@ class Streamed:
                 "or another one, or give X and y as arrays."
             )
         self._estimator, self._stream, self._settings = estimator, stream, settings
-        self._like = self._names = self._nameless = self._n_rows = self._held = self.targets = None
-        self._room = None
-        self._cache = None if stream.cache is None else DiskCache(stream.cache)
+        self._held = self.targets = None
+        self._passes = Passes(estimator, stream, "the stream", _PIECE)
         try:
             self._learn(first_pass)
         except BaseException:
             self.close()
             raise
-        self.n, self.n_features, self.dtype = self._n_rows, estimator.n_features_in_, self._like[0]
+        self.n, self.n_features = self._passes.n_rows, estimator.n_features_in_
+        self.dtype, self.is_sparse = self._passes.like.dtype, self._passes.like.is_sparse
         described = stream.buffer_rows, self.n, self.n_features, self.dtype.str
         self.described = {"X": described, "y": None, "sample_weight": None}
 
     def close(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
+        self._passes.close()
 
     def _learn(self, first_pass: bool) -> None:
         """The first pass: what the examples are."""
         estimator, settings = self._estimator, self._settings
-        self._features, self._targets, self._seen = StandardScaler(), StandardScaler(), None
+        self._features, self._targets, self._seen = None, StandardScaler(), None
         if is_classifier(estimator):
             self._seen = _Seen(keeps=settings.early_stopping)
         else:
@@ -195,7 +158,7 @@ class Streamed:
                 if at == 0 and part:
                     self._add(part)
                     part = []
-                part.append(_copies(piece))  # the source may reuse its arrays
+                part.append(copies(piece))  # the source may reuse its arrays
             self._add(part)
         else:
             for _ in batches:
@@ -207,147 +170,47 @@ class Streamed:
 
     def _add(self, part: list[Piece]) -> None:
         """Let the scalers learn of examples that would fill a buffer, as ``Arrays`` does of all."""
-        X, target = _joined(part)
-        scaler_of(X, self._features)
+        X, target = joined(part)
+        self._features = scaler_of(X, self._features)
         if target is not None:
             self._targets.partial_fit(target.reshape(len(target), -1))
 
-    def _examined(self, first_pass: bool) -> Iterator[tuple[Array, Array | None]]:
+    def _examined(self, first_pass: bool) -> Iterator[tuple[Matrix, Array | None]]:
         """X and target of each batch, for the first time."""
-        n, self._total, self._largest = 0, 0.0, 1.0
+        self._total, self._largest, self._n_numbers = 0.0, 1.0, 0
         seen = self._seen
 
         def examine(y: Matrix, weight: Array | None) -> tuple[Array | None, Array | None]:
             return self.targets.encode(y) if seen is None else seen.add(y), weight
 
-        for first, X, target, weight in self._batches("in the first pass", examine, first_pass):
-            n = first + len(X)
+        batches = self._passes.batches("in the first pass", examine, first_pass)
+        for first, X, target, weight in batches:
+            self._n_numbers += X.nnz if sp.issparse(X) else X.size
             if weight is not None:
                 self._total += weight.sum()
                 self._largest = max(abs(weight).max(), self._largest if first > 0 else 0.0)
             yield X, target
-        if n == 0:
-            raise ValueError("The stream yields no examples.")
-        self._n_rows = n
 
     def _learn_weights(self) -> None:
         """The weights of classes, by which those of examples are multiplied."""
         settings: Any = self._settings
         self._by_class = None
-        self._weighted = has_weight = self._like[-1]
+        self._weighted = has_weight = self._passes.like.weighted
         if has_weight:
             refuse_no_weight(self._total)
         if self._seen is None or settings.class_weight is None:
             return
         self._weighted = True
         if isinstance(settings.class_weight, str):
-            self._by_class = self._seen.balanced(self._n_rows)
+            self._by_class = self._seen.balanced(self._passes.n_rows)
         elif self._seen.labels.ndim == 1:
             codes = np.arange(len(self.targets.classes))
             self._by_class = [self.targets.training_weight(None, codes, incremental=False)]
         for weights in self._by_class or ():
             self._largest *= weights.max()
 
-    def _batches(
-        self, when: str, change: Callable[[Any, Array | None], Any], reset: bool = False
-    ) -> Iterator[tuple[int, Array, Any, Array | None]]:
-        """One pass: number of the first row, X, target and weight of each batch, as checked.
-
-        ``change(y, sample_weight)`` gives the last two. After the first pass a batch of the source
-        comes in pieces, which are copied while they are in the cache of the CPU.
-        """
-        first, number, again = 0, -1, self._n_rows is not None
-        cache = self._cache if again else None
-        cached = cache is not None
-        source: Any = self._stream._opened() if cache is None else cache.batches()
-        for number, batch in enumerate(source):
-            with _naming(number, first, when):
-                X, y, weight = batch if cached else self._stream._parts(batch)
-                if sp.issparse(X):
-                    raise TypeError("X is sparse, but a stream takes dense X alone.")
-                if len(X) == 0:
-                    continue
-                if not cached:
-                    X, y, weight = self._checked(X, y, weight, reset and first == 0)
-                    if self._cache is not None:
-                        self._cache.add(X, y, weight)
-                target, weight = change(y, weight)
-                if again and first + len(X) > self._n_rows:
-                    raise ValueError(
-                        f"There are more examples than the {self._n_rows} of the first pass."
-                    )
-            size = max(1, _PIECE // X.shape[1]) if again and not cached else len(X)
-            for rows in gen_batches(len(X), size):
-                piece = _of((X, target, weight), rows)
-                yield first + rows.start, *piece
-                # Now, as the copy of it has brought it into the cache of the CPU. einsum, as it
-                # sums by vectors and warns of nothing; a sum that overflows is left to the check.
-                if again and not cached and not np.isfinite(np.einsum("ij->", piece[0])):
-                    with _naming(number, first, when):
-                        checked_data(self._nameless or self._estimator, X, y, reset=False)
-            first += len(X)
-        if again and first < self._n_rows:
-            if first == 0:
-                raise ValueError(
-                    f"The stream yields nothing {when}: each call of its function must give the "
-                    "batches anew."
-                )
-            raise ValueError(
-                f"The stream ended after batch {number}, {when}: it had {first} examples, but "
-                f"{self._n_rows} in the first pass."
-            )
-
-    def _checked(
-        self, X: Any, y: Any, weight: Any, reset: bool
-    ) -> tuple[Array, Matrix, Array | None]:
-        """X, y and weight of a batch, which are to be of the types of the first one."""
-        if y is None:
-            raise ValueError("It has no y: a tuple has X and y, and a table needs target=.")
-        estimator, numbers = self._estimator, numbers_of(X, self._room)
-        self._library = type(X).__module__.partition(".")[0]  # which makes tables, if it is one
-        if numbers is not None:
-            self._room = numbers.base
-            if self._names != X.schema.names:
-                validate_data(estimator, as_table(X), skip_check_array=True, reset=reset)
-                # From here on names need not be known to who looks at the numbers.
-                self._names, self._nameless = X.schema.names, _without_names(estimator)
-            estimator, X, y, reset = self._nameless, numbers, np.asarray(y), False
-        # Validation takes most of the time of a small batch.
-        if self._n_rows is None or not self._is_plain(X, y):
-            X, y = checked_data(estimator, X, y, reset)
-        weight = checked_weight_of_part(weight, X)
-        kind = y.dtype.kind if is_classifier(self._estimator) else None
-        like = X.dtype, kind, y.ndim, weight is not None
-        self._like = self._like or like
-        for what, one, other in zip(_KINDS, like, self._like, strict=True):
-            if one != other:
-                raise ValueError(f"{what} is {one}, but {other} in the first batch.")
-        return X, y, weight
-
-    def _is_plain(self, X: Any, y: Any) -> bool:
-        """Whether validation would give a batch of finite X back as it is."""
-        plain = "biu" if self.targets.kind == "real" else "biuU"
-        return (
-            (self._nameless is not None or not hasattr(self._estimator, "feature_names_in_"))
-            and has_plain_form(X, self.n_features)
-            and type(y) is np.ndarray
-            and y.ndim == self._like[2]
-            and len(y) == len(X)
-            and (y.dtype.kind in plain or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
-        )
-
     def _encode(self, y: Matrix) -> Array:
-        """The target of a batch, with no other labels than there were in the first pass."""
-        targets = self.targets
-        if targets.kind == "real":
-            return targets.encode(y)
-        targets.check_kind(y, "y", "the first pass")
-        target = targets.encode(y)
-        if targets.kind != "multilabel":
-            same = targets.classes[np.minimum(target, len(targets.classes) - 1)] == y
-            if not np.all(same):
-                raise ValueError(f"y has labels that it had not in the first pass: {y[~same][:5]}.")
-        return target
+        return encoded(self.targets, y, "y", "the first pass")
 
     def _training_weight(self, weight: Array | None, target: Array) -> Array | None:
         if self._by_class is None:
@@ -369,39 +232,32 @@ class Streamed:
 
     def set_aside(self, settings: Parameters, rng: np.random.RandomState) -> Held:
         """Hold out the rows that a fit of arrays holds out; in memory, after one pass more."""
-        labels = np.broadcast_to(0, self._n_rows)
+        labels = np.broadcast_to(0, self.n)
         if self.targets.kind == "binary":
             labels = self.targets.encode(np.concatenate(self._seen.kept))
             self._seen.kept = None
         train, test = divided(settings, self.targets, labels, rng)
-        held = np.zeros(self._n_rows, bool)
+        held = np.zeros(self.n, bool)
         held[test] = True
         part = []
-        for first, X, y, weight in self._batches(
+        for first, X, y, weight in self._passes.batches(
             "while some are set aside", lambda y, w: (_dense(y), w)
         ):
-            part.append(_of((X, y, weight), held[first : first + len(X)]))
+            part.append(rows_of((X, y, weight), held[first : first + X.shape[0]]))
         places = np.searchsorted(np.flatnonzero(held), test)  # in the order in which fit has them
-        X, y, weight = _of(_joined(part), places)
+        X, y, weight = rows_of(joined(part), places)
         target = self._scaling.of_targets(self._encode(y))
         self._held, self.n = held, len(train)
         if self.n <= self._stream.buffer_rows:
             self._order = np.searchsorted(np.flatnonzero(~held), train)
-        data = make_data(X, standardized=self._scaling.of_features(X))
-        given = (None, None) if settings.scoring in (None, "loss") else (self._as_table(X), y)
-        return held_part(data, np.arange(len(X)), target, weight, *given)
-
-    def _as_table(self, X: Array) -> Any:
-        """X as scorers are to see it: with names, if the batches had some."""
-        names = getattr(self._estimator, "feature_names_in_", None)
-        if names is None:
-            return X
-        library = sys.modules[self._library]
-        make = library.table if self._library == "pyarrow" else library.DataFrame
-        return make(dict(zip(names, X.T, strict=True)))
+        data = make_data(X, standardized=self._scaling.of_features(self.is_sparse))
+        given: tuple[Any, Any] = None, None
+        if settings.scoring not in (None, "loss"):
+            given = self._passes.as_given(X), y
+        return held_part(data, np.arange(len(y)), target, weight, *given)
 
     def data(self, batch_size: int) -> Data:
-        """Room for two buffers; kernels see both as one array. Or the first rows of the cache."""
+        """Room for two buffers, or the first rows of the cache."""
         most = self._stream.buffer_rows
         if batch_size > max(most, 1) and self.n > most:
             raise ValueError(
@@ -415,23 +271,37 @@ class Streamed:
         if self.n == size and self._held is not None:
             self._orders[self.n] = self._order
         self._scale = weight_scale(self._largest)
-        if self._cache is not None:
-            for _, _, target, weight in self._batches("when all are known", self._to_train):
-                self._cache.add_targets(target, weight)
-            starts = np.arange(self.n) if self._held is None else np.flatnonzero(~self._held)
-            self._bounds = [*starts[::size].tolist(), self._n_rows]
-            self._at_once = max(1, _AHEAD // (size * self.n_features))
+        numbers_of_row = max(1.0, self._n_numbers / self._passes.n_rows)
+        cache = self._passes.cache
+        if cache is not None:
+            for _, _, target, weight in self._passes.batches("when all are known", self._to_train):
+                cache.add_targets(target, weight)
+            held = self._held
+            starts = np.arange(self.n) if held is None else np.flatnonzero(~held)
+            self._bounds = [*starts[::size].tolist(), self._passes.n_rows]
+            self._at_once = max(1, int(_AHEAD / (size * numbers_of_row)))
             return self._window(0)
-        n, width, dtype = 2 * size, self.targets.n_outputs, self.dtype
-        self._X = np.zeros((n, self.n_features), dtype)
-        self._y = np.zeros(n, np.int32) if self._as_codes else np.zeros((n, width), dtype)
-        self._weights = np.zeros(n, dtype) if self._weighted else None
-        return self._as_data(self._X, self._y, self._weights)
+        if self.is_sparse:
+            entries = int(1.1 * size * numbers_of_row)
+            self._rooms = [
+                (self._room(SparseRows(size, entries, self.dtype), size), 0) for _ in range(2)
+            ]
+        else:  # kernels see both as one array, and need not be told of another one each time
+            both = self._room(np.zeros((2 * size, self.n_features), self.dtype), 2 * size)
+            self._rooms = [(both, 0), (both, size)]
+        return self._rooms[0][0].data()
 
-    def _as_data(self, X: Array, y: Array, weights: Array | None) -> Data:
+    def _room(self, X: Any, n: int) -> _Room:
+        if self._as_codes:
+            y = np.zeros(n, np.int32)
+        else:
+            y = np.zeros((n, self.targets.n_outputs), self.dtype)
+        return _Room(X, y, np.zeros(n, self.dtype) if self._weighted else None, self._as_data)
+
+    def _as_data(self, X: Any, y: Array, weights: Array | None) -> Data:
         data = make_data(
             X,
-            standardized=self._scaling.of_features(X),
+            standardized=self._scaling.of_features(self.is_sparse),
             codes=y if self._as_codes else None,
             targets=None if self._as_codes else y,
         )
@@ -461,7 +331,7 @@ class Streamed:
         """One buffer after the other, while the next is read."""
         self._n_begun += 1
         if self._buffers is None:
-            cached = self._cache is not None
+            cached = self._passes.cache is not None
             self._buffers = self._mapped() if cached else self._filled(self._n_begun)
             self._read()
         for number, size in enumerate(self._sizes, 1):
@@ -484,22 +354,20 @@ class Streamed:
 
     def _filled(self, epoch: int) -> Iterator[tuple[Data, Array]]:
         """Fill both buffers in turn, from this epoch on."""
-        data = self._as_data(self._X, self._y, self._weights)
-        everything, start = np.arange(2 * self._size), self._size
+        rooms = itertools.cycle(self._rooms)
         with sklearn.config_context(**self._config):
             for number in itertools.count(epoch):
-                batches = self._batches(f"in epoch {number}", self._to_train)
-                written = 0
+                batches = self._passes.batches(f"in epoch {number}", self._to_train)
+                (room, start), written = next(rooms), 0
                 for at, piece in _cut(map(self._left, batches), self._size):
                     if self._leaving:
                         return
-                    if at == 0:
-                        if written:
-                            yield data, everything[start:]
-                        start = self._size - start
-                    written = at + len(piece[0])
-                    self._write(slice(start + at, start + written), *piece)
-                yield data, everything[start:]
+                    if at == 0 and written:
+                        yield room.data(), np.arange(start, start + written)
+                        room, start = next(rooms)
+                    written = at + piece[0].shape[0]
+                    room.write(slice(start + at, start + written), piece)
+                yield room.data(), np.arange(start, start + written)
 
     def _mapped(self) -> Iterator[tuple[Data, Array]]:
         """One buffer after the other as the cache has it, again and again."""
@@ -510,11 +378,13 @@ class Streamed:
                     begin = first
                     if window is None or self._at_once < len(self._sizes):
                         window = self._window(number)
-                        # To look at a number of each page reads it ahead, in this thread.
-                        for rows in gen_batches(len(window.X), max(1, _AHEAD // self.n_features)):
-                            if self._leaving:
-                                return
-                            window.X[rows].ravel()[:: mmap.PAGESIZE // window.X.itemsize].max()
+                        for numbers in (window.X.ravel(), window.values, window.columns):
+                            # To look at one of each page reads it ahead, in this thread.
+                            for at in range(0, len(numbers), _AHEAD):
+                                if self._leaving:
+                                    return
+                                step = mmap.PAGESIZE // numbers.itemsize
+                                numbers[at : at + _AHEAD : step].max()
                 kept = np.arange(last - first)
                 if self._held is not None:
                     kept = np.flatnonzero(~self._held[first:last])
@@ -523,7 +393,8 @@ class Streamed:
     def _window(self, number: int) -> Data:
         """What the cache has of this buffer and of those that are seen at once with it."""
         last = min(number + self._at_once, len(self._sizes))
-        return self._as_data(*self._cache.rows(self._bounds[number], self._bounds[last]))
+        bounds = self._bounds[number], self._bounds[last]
+        return self._as_data(*self._passes.cache.rows(*bounds))
 
     def _to_train(self, y: Matrix, weight: Array | None) -> tuple[Array, Array | None]:
         """Target and weight of a batch, as kernels take them."""
@@ -536,17 +407,71 @@ class Streamed:
             target = self.targets.values(target, self.dtype)
         return target, None if weight is None else (weight * self._scale).astype(self.dtype)
 
-    def _left(self, piece: tuple[int, Array, Array, Array | None]) -> Piece:
+    def _left(self, piece: tuple[int, Matrix, Array, Array | None]) -> Piece:
         """What is trained on of a piece of a batch."""
         first, X, target, weight = piece
         if self._held is None:
             return X, target, weight
-        return _of((X, target, weight), ~self._held[first : first + len(X)])
+        return rows_of((X, target, weight), ~self._held[first : first + X.shape[0]])
 
-    def _write(self, rows: slice, X: Array, target: Array, weight: Array | None) -> None:
-        self._X[rows], self._y[rows] = X, target
-        if weight is not None:
-            self._weights[rows] = weight
+
+class SparseRows:
+    """Room for ``n`` CSR rows, which are written one after the other.
+
+    It grows where they have more than ``n_entries`` entries. What is written last, and all before
+    it, has the names of a ``csr_array``.
+    """
+
+    def __init__(self, n: int, n_entries: int, dtype: DTypeLike) -> None:
+        self._n, self._starts = n, np.zeros(n + 1, np.int64)
+        self._columns, self._values = np.empty(n_entries, np.int32), np.empty(n_entries, dtype)
+        self.dtype = self._values.dtype
+
+    def __setitem__(self, rows: slice, X: Matrix) -> None:
+        begin = int(self._starts[rows.start])
+        end = begin + X.nnz
+        if end > len(self._values):
+            self._columns, self._values = (
+                np.concatenate([array[:begin], np.empty(end + end // 4 - begin, array.dtype)])
+                for array in (self._columns, self._values)
+            )
+        self._n = rows.stop
+        self._starts[rows.start : rows.stop + 1] = X.indptr
+        self._starts[rows.start : rows.stop + 1] += begin
+        self._columns[begin:end], self._values[begin:end] = X.indices[: X.nnz], X.data[: X.nnz]
+
+    @property
+    def indptr(self) -> Array:
+        return self._starts[: self._n + 1]
+
+    @property
+    def indices(self) -> Array:
+        return self._columns[: self._starts[self._n]]
+
+    @property
+    def data(self) -> Array:
+        return self._values[: self._starts[self._n]]
+
+
+class _Room:
+    """Room for the examples of a buffer or two."""
+
+    def __init__(
+        self, X: Any, y: Array, weights: Array | None, as_data: Callable[..., Data]
+    ) -> None:
+        self._arrays, self._as_data = (X, y, weights), as_data
+        self._data = as_data(*self._arrays)
+
+    def write(self, rows: slice, piece: Piece) -> None:
+        for array, part in zip(self._arrays, piece, strict=True):
+            if array is not None:
+                array[rows] = part
+
+    def data(self) -> Data:
+        """What is written, as kernels see it."""
+        if isinstance(self._arrays[0], SparseRows):  # which may be elsewhere by now
+            self._data = self._as_data(*self._arrays)
+        return self._data
 
 
 def _cut(batches: Iterable[Piece], size: int) -> Iterator[tuple[int, Piece]]:
@@ -557,35 +482,12 @@ def _cut(batches: Iterable[Piece], size: int) -> Iterator[tuple[int, Piece]]:
     """
     at = 0
     for batch in batches:
-        first, n = 0, len(batch[0])
+        first, n = 0, batch[0].shape[0]
         while first < n:
             last = min(n, first + size - at)
-            yield at, _of(batch, slice(first, last))
+            yield at, rows_of(batch, slice(first, last))
             at = (at + last - first) % size
             first = last
-
-
-def _of(arrays: Iterable[Array | None], rows: Array | slice) -> Piece:
-    """Some rows of each of the arrays, of which some are None."""
-    return tuple(None if array is None else array[rows] for array in arrays)
-
-
-def _copies(arrays: Iterable[Array | None]) -> Piece:
-    return tuple(None if array is None else array.copy() for array in arrays)
-
-
-def _joined(pieces: list[Piece]) -> Piece:
-    """Pieces, tuples of arrays or None, as one."""
-    return tuple(
-        None if column[0] is None else np.concatenate(column)
-        for column in zip(*pieces, strict=True)
-    )
-
-
-def _without_names(estimator: BaseMLP) -> BaseMLP:
-    twin = shallow_copy(estimator)
-    twin.__dict__.pop("feature_names_in_", None)
-    return twin
 
 
 def _dense(y: Matrix) -> Array:

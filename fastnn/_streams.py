@@ -48,9 +48,9 @@ class Stream:
         arguments whose result, new in each call, gives one batch after the other, such as a
         generator function or one that opens a ``RecordBatchReader``; an object that can be gone
         through repeatedly, such as a list. A batch is a tuple ``(X, y)`` or
-        ``(X, y, sample_weight)``, each as ``fit`` takes it but X dense, or a table of pyarrow,
-        pandas or polars. From the first epoch on a thread of its own calls the function and
-        reads the batches, one buffer ahead of the training.
+        ``(X, y, sample_weight)``, each as ``fit`` takes it, or a table of pyarrow, pandas or
+        polars; X is sparse in all of them or in none. From the first epoch on a thread of its own
+        calls the function and reads the batches, one buffer ahead of the training.
     features : list of str, default=None
         Columns of X, for tables. None: all but ``target`` and ``weight``.
     target : str or list of str, default=None
@@ -61,9 +61,10 @@ class Stream:
         Examples in a buffer; ``fit`` keeps two of these, rounded up to whole mini-batches.
     cache : str or path, default=None
         A folder for temporary files, in which a fit keeps what it trains on, decoded: 4 or 8 bytes
-        for each number of all X. The source is then read only once, in the first pass, and the fit
-        is the same to the last bit if the source always gives the same. The files are gone at the
-        end of the fit, however it ends. None: the source is read in each epoch.
+        for each number of all X, 8 or 12 for each entry of a sparse one. The source is then read
+        only once, in the first pass, and the fit is the same to the last bit if the source always
+        gives the same. The files are gone at the end of the fit, however it ends. None: the source
+        is read in each epoch.
 
     See Also
     --------
@@ -159,8 +160,8 @@ class Stream:
     def __array__(self, *arguments: Any, **keywords: Any) -> Array:
         # For all that takes arrays: the error would be about a scalar otherwise.
         raise TypeError(
-            "A Stream is for X of fit of MLPClassifier and MLPRegressor alone. X_val is an array "
-            "or a table; predictions are made batch by batch: stream.map(model.predict)."
+            "A Stream is for X and X_val of fit of MLPClassifier and MLPRegressor alone. "
+            "Predictions are made batch by batch: stream.map(model.predict)."
         )
 
     def _opened(self) -> Iterable[Any]:

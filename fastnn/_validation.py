@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
@@ -55,7 +56,7 @@ def validation_loss(net: Net, outputs: Array, target: Array, weight: Array | Non
 class Held(NamedTuple):
     """Examples that are held out of training, to validate on."""
 
-    data: Data  # see kernels.layout
+    data: Any  # Data of kernels.layout, or what ``predict`` takes in its place
     rows: np.ndarray  # (n,) int64: which of the data
     target: np.ndarray  # encoded
     weight: np.ndarray | None  # (n,) float64
@@ -102,15 +103,12 @@ class Validation:
         # Whether the score is that of a regressor, 0 for the best constant.
         self.is_share = targets.kind == "real" and settings.scoring is None
         # Compile what validation needs before the clock of ``max_time`` starts.
-        self._loss(self._outputs())
+        validation_loss(net, self._outputs(held.rows[:1]), self._values[:1])
 
-    def _outputs(self) -> Array:
-        """Outputs of the network for these examples, with its present weights."""
-        held, n_threads = self._held, self._settings.n_threads
-        return self._predict(self._net, self._theta, held.data, held.rows, n_threads)
-
-    def _loss(self, outputs: Array) -> float:
-        return validation_loss(self._net, outputs, self._values, self._weight)
+    def _outputs(self, rows: Array) -> Array:
+        """Outputs of the network for these of the examples, with its present weights."""
+        n_threads = self._settings.n_threads
+        return self._predict(self._net, self._theta, self._held.data, rows, n_threads)
 
     def evaluate(self) -> tuple[float, float]:
         """Score and loss with the present weights; NaN where an output is not finite.
@@ -120,8 +118,8 @@ class Validation:
         ValueError
             Where there is no score for these examples.
         """
-        outputs = self._outputs()
-        loss = self._loss(outputs)
+        outputs = self._outputs(self._held.rows)
+        loss = validation_loss(self._net, outputs, self._values, self._weight)
         if not np.isfinite(outputs).all():  # most scorers would raise an error
             return float("nan"), loss
         if self._settings.scoring == "loss":
@@ -184,7 +182,7 @@ def given_examples(
     """
     checked_X, target, weight = examples
     try:
-        standardized = scaling.of_features(checked_X)
+        standardized = scaling.of_features(sp.issparse(checked_X))
     except ValueError as error:
         raise ValueError(f"X_val: {error}") from error
     data = make_data(checked_X, standardized=standardized, continued=continued)

@@ -40,7 +40,7 @@ class OnDask(BaseMLP, Generic[Local]):
         y: Data | DaskCollection | None = None,
         sample_weight: ArrayLike | DaskCollection | None = None,
         *,
-        X_val: Data | DaskCollection | None = None,
+        X_val: Data | Stream | DaskCollection | None = None,
         y_val: Data | DaskCollection | None = None,
         sample_weight_val: ArrayLike | DaskCollection | None = None,
     ) -> Self:

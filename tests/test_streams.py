@@ -43,7 +43,7 @@ SETTINGS = dict(hidden_layer_sizes=(7,), batch_size=32, max_iter=4, random_state
 
 def batches(*arrays, size=100):
     """A function that gives pieces of these arrays, one after the other, in each of its calls."""
-    n = len(arrays[0])
+    n = len(arrays[-1])
 
     def give():
         for first in range(0, n, size):
@@ -338,8 +338,8 @@ def test_cached_epochs_train_on_the_file_some_rows_at_a_time(early_stopping, tmp
     of_epochs = np.sort(np.reshape(trained, (3, -1)), axis=1)
     assert (of_epochs == of_epochs[0]).all()
     assert len(set(of_epochs[0])) == model.t_ / 3
-    if sys.platform == "linux":  # 4 files; 3 windows of each of 3, opened and mapped
-        assert max(n_mapped) <= 4 + 3 * 3 * 2
+    if sys.platform == "linux":  # 6 files; 3 windows of each of 3, opened and mapped
+        assert max(n_mapped) <= 6 + 3 * 3 * 2
     assert not files_in(tmp_path)
 
 
@@ -423,7 +423,7 @@ BAD = {
     "length": (lambda x, y: (x, y[1:]), "inconsistent"),
     "dimensions": (lambda x, y: (x, np.column_stack([y, y])), "dimensions"),
     "weights": (lambda x, y: (x, y, np.ones(len(y))), "sample_weight"),
-    "sparse": (lambda x, y: (sp.csr_array(x), y), "takes dense X alone"),
+    "sparse": (lambda x, y: (sp.csr_array(x), y), "Whether X is sparse is True, but False"),
     "text": (lambda x, y: (x.astype(str) + np.array("a"), y), "numbers"),
     "no y": (lambda x, y: (x,), "no y"),
     "no batch": (lambda x, y: x, "tuple"),
@@ -445,6 +445,132 @@ def test_bad_batches_are_named_and_leave_the_estimator_as_it_was(bad, first):
         fresh.fit(Stream(failing((first, 4), replace)))
     assert vars(fresh) == vars(MLPRegressor(**SETTINGS))
     assert not [thread for thread in threading.enumerate() if "fastnn" in thread.name]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    "more", [{}, {"early_stopping": True, "standardize": True}, {"scoring": "loss"}], ids=str
+)
+def test_validation_examples_in_batches_are_those_of_arrays(kind, weighted, cached, more, tmp_path):
+    make, y = TARGETS[kind]
+    held = tuple(array[:400] for array in ((X, y, WEIGHT) if weighted else (X, y)))
+    settings = dict(SETTINGS, **more)
+    names = "X_val", "y_val", "sample_weight_val"
+    expected = make(**settings).fit(X, y, **dict(zip(names, held, strict=False)))
+    for given, size in (((X, y), 37), ((Stream(batches(X, y)),), 1000)):
+        X_val = Stream(batches(*held, size=size), cache=tmp_path if cached else None)
+        assert_same(make(**settings).fit(*given, X_val=X_val), expected)
+    assert not files_in(tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_validation_examples_may_be_tables(form, tmp_path):
+    settings = dict(SETTINGS, standardize=True, standardize_target=True, early_stopping=True)
+    expected = MLPRegressor(**settings)
+    expected.fit(
+        TABLE.select(COLUMNS),
+        SCORE,
+        X_val=TABLE.select(COLUMNS),
+        y_val=SCORE,
+        sample_weight_val=WEIGHT,
+    )
+    found = MLPRegressor(**settings)
+    found.fit(TABLE.select(COLUMNS), SCORE, X_val=stream_of(form, tmp_path))
+    assert_same(found, expected)
+
+
+def test_validation_examples_are_read_once_in_each_epoch_and_to_learn_of_them():
+    """And the first row once more, so that all is compiled before the first epoch."""
+    read = []
+
+    def give():
+        for number, batch in enumerate(batches(X, SCORE)()):
+            read.append(number)
+            yield batch
+
+    MLPRegressor(**SETTINGS).fit(X, SCORE, X_val=Stream(give))
+    each = list(range(13))
+    assert read == [*each, 0, 1] + each * SETTINGS["max_iter"]
+
+
+def test_ctrl_c_while_validation_examples_are_read_ends_the_fit():
+    closed, passes = [], itertools.count()
+
+    def give():
+        number = next(passes)
+        try:
+            for i, batch in enumerate(batches(X, SCORE)()):
+                if (number, i) == (3, 5):  # of the second epoch
+                    signal.raise_signal(signal.SIGINT)
+                yield batch
+        finally:
+            closed.append(number)
+
+    settings = dict(SETTINGS, early_stopping=True)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = MLPRegressor(**settings).fit(X, SCORE, X_val=Stream(give))
+    assert model.stop_reason_ == "interrupted"
+    assert len(model.loss_curve_) == len(model.validation_scores_) == model.n_iter_ == 2
+    assert np.isnan(model.validation_scores_[1])
+    assert model.best_epoch_ == 1
+    assert closed == [0, 1, 2, 3]
+
+
+VALIDATION_BAD = {
+    "NaN": (with_nan, "NaN"),
+    "columns": (lambda x, y: (x[:, 1:], y), "4 features"),
+    "outputs": (lambda x, y: (x, np.column_stack([y, y])), "dimensions"),
+    "sparse": (lambda x, y: (sp.csr_array(x), y), "sparse"),
+    "infinite y": (lambda x, y: (x, np.where(y == y[0], np.inf, y)), "infinity"),
+    "no y": (lambda x, y: (x,), "no y"),
+}
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("bad", VALIDATION_BAD)
+def test_bad_batches_of_validation_examples_are_named(bad, first, tmp_path):
+    replace, match = VALIDATION_BAD[bad]
+    model = MLPRegressor(**SETTINGS, warm_start=True).fit(X, SCORE)
+    before = joblib.hash(vars(model))
+    for cache in (None, tmp_path) if first == 0 else (None,):
+        X_val = Stream(failing((first, 4), replace), cache=cache)
+        with pytest.raises(ValueError, match=f"(?s)Batch 4 of X_val.*row 400.*{match}"):
+            model.fit(X, SCORE, X_val=X_val)
+        assert joblib.hash(vars(model)) == before
+        assert not files_in(tmp_path)
+
+
+def test_validation_examples_that_change_or_cannot_be_used_are_errors():
+    ends = failing((3, 9), lambda x, y: None)
+    with pytest.raises(ValueError, match=r"X_val ended after batch 8, in validation: .* 900"):
+        MLPRegressor(**SETTINGS).fit(X, SCORE, X_val=Stream(ends))
+    with pytest.raises(ValueError, match="X_val yields no examples"):
+        MLPRegressor(**SETTINGS).fit(X, SCORE, X_val=Stream([]))
+    with pytest.raises(ValueError, match="X_val: sample_weight must not add up to zero"):
+        MLPRegressor(**SETTINGS).fit(X, SCORE, X_val=Stream(batches(X, SCORE, np.zeros(N))))
+    make, y = TARGETS["two classes"]
+    other = failing((0, 1), lambda x, y: (x, np.full(len(y), "maybe")), y)
+    with pytest.raises(ValueError, match=r"Batch 1 of X_val.*y_val has labels that y has not.*may"):
+        make(**SETTINGS).fit(X, y, X_val=Stream(other))
+    with pytest.raises(ValueError, match="y_val has 2 labels, but y has 3"):
+        make, y = TARGETS["labels"]
+        make(**SETTINGS).fit(X, y, X_val=Stream(batches(X, y[:, :2])))
+    with pytest.raises(ValueError, match="X_val: standardize=True has learned from a dense X"):
+        sparse = Stream([(sp.csr_array(X), SCORE)])
+        MLPRegressor(**SETTINGS, standardize=True).fit(X, SCORE, X_val=sparse)
+
+
+def test_a_checkpoint_goes_on_with_its_validation_stream(after_epochs):
+    model, kept = MLPRegressor(**SETTINGS, early_stopping=True), []
+    if not hasattr(model, "set_callbacks"):
+        pytest.skip("needs the callbacks of scikit-learn 1.9")
+    X_val = Stream(batches(X, SCORE))
+    model.set_callbacks(after_epochs(lambda _, fitted: kept.append(fitted)))
+    model.fit(X, SCORE, X_val=X_val)
+    resumed = kept[1].set_callbacks().set_params(warm_start=True)
+    assert_same(resumed.fit(X, SCORE, X_val=X_val), model)
 
 
 def test_a_stream_that_ends_early_or_goes_on_longer_is_an_error():
@@ -479,11 +605,6 @@ def test_a_batch_with_other_labels_than_the_first_is_an_error():
         make(**SETTINGS).fit(Stream(fewer))
 
 
-def test_sparse_batches_are_an_error_from_the_first_on():
-    with pytest.raises(TypeError, match=r"(?s)Batch 0 .*a stream takes dense X alone"):
-        MLPRegressor(**SETTINGS).fit(Stream([(sp.csr_array(X), SCORE)]))
-
-
 def test_columns_of_truth_values_are_zeros_and_ones():
     flags = X > 0
     table = pa.table({**dict(zip(COLUMNS, flags.T, strict=True)), "y": SCORE})
@@ -512,7 +633,6 @@ MISTAKES = [
     ([FRAME], {"features": ["a", "b"], "weight": "b"}, ValueError, r"\['b'\] of target or weight"),
     (lambda: None, {}, TypeError, "must give batches, got None"),
     ([(np.eye(2), [0, 1], [1, 1], [0, 0])], {}, ValueError, "this one has 4 entries"),
-    ([(sp.eye_array(2).tocsr(), [0, 1])], {}, TypeError, "takes dense X alone"),
 ]
 
 
@@ -534,8 +654,11 @@ def test_what_takes_arrays_says_how_a_stream_is_predicted():
     for method in (model.predict, model.predict_proba, lambda X: model.score(X, [0, 1])):
         with pytest.raises(TypeError, match=r"stream\.map\(model\.predict\)"):
             method(stream)
-    with pytest.raises(TypeError, match="for X of fit of MLPClassifier and MLPRegressor alone"):
+    alone = "for X and X_val of fit of MLPClassifier and MLPRegressor alone"
+    with pytest.raises(TypeError, match=alone):
         TabularClassifier().fit(stream, [0, 1])
+    with pytest.raises(TypeError, match=alone):
+        TabularClassifier().fit(np.eye(2), [0, 1], X_val=stream, y_val=[0, 1])
 
 
 def test_files_with_other_columns_are_an_error(tmp_path):
@@ -595,13 +718,15 @@ def test_what_goes_with_arrays_alone_is_an_error():
         MLPRegressor().partial_fit(stream, None)
     with pytest.raises(ValueError, match="does not fit into buffer_rows=100"):
         MLPRegressor(batch_size="full").fit(Stream(batches(X, SCORE), buffer_rows=100))
-    for use in (
-        lambda: MLPRegressor().fit(X, SCORE, X_val=stream, y_val=SCORE),
-        lambda: MLPRegressor().fit(stream, X_val=stream, y_val=SCORE),
-        lambda: MLPRegressor(**SETTINGS).fit(X, SCORE).predict(stream),
-    ):
-        with pytest.raises(TypeError, match=r"Stream is for X of fit of MLP.*stream\.map"):
-            use()
+    with pytest.raises(TypeError, match=r"Stream is for X and X_val of fit of MLP.*stream\.map"):
+        MLPRegressor(**SETTINGS).fit(X, SCORE).predict(stream)
+    for more in ({"y_val": SCORE}, {"sample_weight_val": WEIGHT}):
+        with pytest.raises(ValueError, match=r"X_val is a Stream, .*leave y_val and sample_weight"):
+            MLPRegressor().fit(X, SCORE, X_val=stream, **more)
+    with pytest.raises(ValueError, match="X_val and y_val are not used by solver='lbfgs'"):
+        MLPRegressor(solver="lbfgs").fit(X, SCORE, X_val=stream)
+    with pytest.raises(ValueError, match="scoring='r2' takes all validation examples at once"):
+        MLPRegressor(scoring="r2").fit(X, SCORE, X_val=stream)
     with pytest.raises(ValueError, match="buffer_rows must be"):
         Stream(batches(X, SCORE), buffer_rows=0)
     with pytest.raises(ValueError, match="requires y"):
@@ -731,6 +856,226 @@ def test_the_source_is_read_while_kernels_train():
         MLPRegressor(hidden_layer_sizes=2, max_iter=5).fit(Stream(give, buffer_rows=200))
         seconds = time.perf_counter() - started
     assert seconds < (1 + 5 + 0.7 * 5) * n * pause  # the sum: 1 + 5 + 5
+
+
+WORDS = 60
+COUNTS = sp.random_array((N, WORDS), density=0.1, rng=RNG, format="csr")
+COUNTS = sp.vstack([COUNTS[:200], 0 * COUNTS[200:330], COUNTS[330:]], format="csr")
+COUNTS.eliminate_zeros()
+
+
+def with_duplicates(X):
+    """CSR whose entries are halved, each there twice, and in descending order of columns."""
+    X = X.tocsr()
+    data, columns = (np.repeat(a[::-1], 2) for a in (X.data / 2, X.indices))
+    return sp.csr_array((data, columns, 2 * (X.nnz - X.indptr[::-1])), X.shape)[::-1]
+
+
+def with_long_indices(X):
+    X = sp.csr_array(X)
+    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    return X
+
+
+def in_blocks_of_columns(X):
+    return pd.DataFrame.sparse.from_spmatrix(X, columns=[f"w{i}" for i in range(WORDS)])
+
+
+SPARSE = {
+    "csr_array": sp.csr_array,
+    "csr_matrix": sp.csr_matrix,
+    "csc_array": sp.csc_array,
+    "csc_matrix": sp.csc_matrix,
+    "coo_array": sp.coo_array,
+    "lil_matrix": sp.lil_matrix,
+    "int64 indices": with_long_indices,
+    "duplicates": with_duplicates,
+    "pandas": in_blocks_of_columns,
+}
+
+
+def sparse_batches(form, *arrays, T=float, size=100):
+    """A function like ``batches``, whose first arrays are sparse and of this form."""
+
+    def give():
+        for x, *others in batches(COUNTS.astype(T), *arrays, size=size)():
+            yield SPARSE[form](x), *others
+
+    return give
+
+
+@pytest.mark.parametrize("form", SPARSE)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"standardize": True, "early_stopping": True},
+        {"early_stopping": True, "scoring": "r2", "shuffle": False},
+        {"lazy_update": True, "dropout": 0.2},
+    ],
+    ids=lambda more: "+".join(more),
+)
+def test_sparse_batches_give_the_numbers_of_fit(form, more):
+    stream = Stream(sparse_batches(form, SCORE, WEIGHT))
+    found = MLPRegressor(**SETTINGS, **more).fit(stream)
+    given = SPARSE["csr_array" if form == "duplicates" else form](COUNTS)
+    expected = MLPRegressor(**SETTINGS, **more).fit(given, SCORE, WEIGHT)
+    assert_same(found, expected)
+    parts = list(stream.map(found.predict))
+    np.testing.assert_array_equal(np.concatenate(parts), expected.predict(given))
+
+
+@pytest.mark.parametrize("kind", ["two classes", "three classes", "labels"])
+def test_sparse_batches_go_with_classes(kind):
+    make, y = TARGETS[kind]
+    settings = dict(SETTINGS, class_weight="balanced", early_stopping=True)
+    found = make(**settings).fit(Stream(sparse_batches("csr_matrix", y)))
+    assert_same(found, make(**settings).fit(COUNTS, y))
+
+
+@pytest.mark.parametrize("T", [np.float32, np.float64])
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("more", [{}, {"lazy_update": True}, {"early_stopping": True}], ids=str)
+def test_neither_threads_nor_a_cache_nor_the_cut_change_bits_of_sparse_batches(
+    T, n_threads, cached, more, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_stream_examples, "_AHEAD", 3000)
+    make, y = TARGETS["three classes"]
+    settings = dict(SETTINGS, standardize=True, **more)
+    fits = [
+        make(**settings, n_threads=n).fit(
+            Stream(sparse_batches(form, y, T=T, size=size), buffer_rows=150, cache=cache)
+        )
+        for n, form, size, cache in (
+            (1, "csr_array", 1000, None),
+            (n_threads, "csc_matrix", 37, tmp_path if cached else None),
+        )
+    ]
+    assert_same(*fits)
+    assert fits[0].coefs_[0].dtype == T
+    assert not files_in(tmp_path)
+
+
+def test_without_shuffling_sparse_rows_in_a_small_buffer_give_the_numbers_of_fit():
+    """Also where buffers have more entries than the first ones had."""
+    settings = dict(SETTINGS, shuffle=False)
+    growing = sp.vstack([COUNTS * 0, COUNTS, np.ones((200, WORDS))], format="csr")
+    growing.eliminate_zeros()
+    y = np.resize(SCORE, growing.shape[0])
+    expected = MLPRegressor(**settings).fit(growing, y)
+    for buffer_rows in (32, 500, 10_000):
+        stream = Stream(batches(growing, y), buffer_rows=buffer_rows)
+        assert_same(MLPRegressor(**settings).fit(stream), expected)
+
+
+def test_cached_sparse_rows_are_trained_on_where_they_are(tmp_path, monkeypatch):
+    run, sizes = Trainer._run, []
+
+    def noted(self, data, rows):
+        for array in (data.values, data.columns):
+            while array.base is not None and not isinstance(array, np.memmap):
+                array = array.base
+            assert isinstance(array, np.memmap)
+        sizes.append(len(data.row_starts) - 1)
+        return run(self, data, rows)
+
+    monkeypatch.setattr(Trainer, "_run", noted)
+    monkeypatch.setattr(_stream_examples, "_AHEAD", 1)
+    stream = Stream(sparse_batches("csr_array", SCORE), buffer_rows=96, cache=tmp_path)
+    MLPRegressor(**SETTINGS).fit(stream)
+    assert sizes == ([96] * 12 + [N - 12 * 96]) * 4
+
+
+SPARSE_BAD = {
+    "NaN": (lambda x, y: (x * np.nan, y), "NaN"),
+    "columns": (lambda x, y: (x[:, 1:], y), "59 features"),
+    "dense": (lambda x, y: (x.toarray(), y), "Whether X is sparse is False, but True"),
+    "type": (lambda x, y: (x.astype(np.float32), y), "float32"),
+    "length": (lambda x, y: (x, y[1:]), "inconsistent"),
+    "weights": (lambda x, y: (x, y, np.ones(3)), r"shape \(3,\)"),
+}
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("bad", SPARSE_BAD)
+def test_bad_sparse_batches_are_named_and_leave_the_estimator_as_it_was(bad, first):
+    replace, match = SPARSE_BAD[bad]
+    model = MLPRegressor(**SETTINGS, warm_start=True).fit(COUNTS, SCORE)
+    before = joblib.hash(vars(model))
+    passes = itertools.count()
+
+    def give():
+        current = next(passes)
+        for number, batch in enumerate(sparse_batches("csr_array", SCORE)()):
+            yield replace(*batch) if (current, number) == (first, 4) else batch
+
+    with pytest.raises(ValueError, match=f"(?s)Batch 4 .*row 400.*{match}"):
+        model.fit(Stream(give, buffer_rows=64))
+    assert joblib.hash(vars(model)) == before
+    assert not [thread for thread in threading.enumerate() if "fastnn" in thread.name]
+
+
+def test_lazy_updates_of_dense_batches_are_an_error():
+    with pytest.raises(ValueError, match="lazy_update=True is for sparse X"):
+        MLPRegressor(**SETTINGS, lazy_update=True).fit(Stream(batches(X, SCORE)))
+
+
+def test_a_source_may_fill_the_same_sparse_arrays_again():
+    given = COUNTS[:1200]
+    full = sp.csr_array(np.ones((100, WORDS)))
+
+    def give():
+        x, y = full.copy(), np.empty(100)
+        for some, of_some in batches(given, SCORE[:1200])():
+            x.data[...], y[...] = some.toarray().ravel(), of_some
+            yield x, y
+
+    for more in ({}, {"standardize": True, "standardize_target": True, "early_stopping": True}):
+        for buffer_rows in (130, 10_000):
+            found, expected = (
+                MLPRegressor(**SETTINGS, **more).fit(Stream(source, buffer_rows=buffer_rows))
+                for source in (give, batches(given, SCORE[:1200]))
+            )
+            np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_)
+
+
+def test_a_checkpoint_goes_on_with_sparse_batches(after_epochs):
+    model, kept = MLPRegressor(**SETTINGS, early_stopping=True, standardize=True), []
+    if not hasattr(model, "set_callbacks"):
+        pytest.skip("needs the callbacks of scikit-learn 1.9")
+    stream = Stream(sparse_batches("csr_array", SCORE), buffer_rows=200)
+    model.set_callbacks(after_epochs(lambda _, fitted: kept.append(fitted))).fit(stream)
+    resumed = kept[1].set_callbacks().set_params(warm_start=True)
+    assert_same(resumed.fit(stream), model)
+
+
+def test_memory_is_two_buffers_of_entries():
+    d, peaks = 2_000, []
+
+    def give(n):
+        def batches():
+            rng = np.random.default_rng(0)
+            for _ in range(n):
+                columns = np.sort(rng.integers(0, d, (1000, 50)), axis=1)
+                columns[:, 1:] += columns[:, 1:] == columns[:, :-1]
+                entries = np.ones(columns.size, np.float32), columns.ravel() % d
+                x = sp.csr_array((*entries, np.arange(1001) * 50), (1000, d))
+                yield x, columns[:, 0].astype(float)
+
+        return batches
+
+    settings = dict(hidden_layer_sizes=1, max_iter=2, lazy_update=True, batch_size=1000)
+    MLPRegressor(**settings).fit(Stream(give(2)))  # compiles
+    for n in (20, 60):
+        tracemalloc.start()
+        model = MLPRegressor(**settings).fit(Stream(give(n), buffer_rows=8_000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert model.t_ == 2 * n * 1000
+    two_buffers = 2 * 8_000 * 50 * 8
+    assert peaks[1] < 1.05 * peaks[0]
+    assert peaks[1] < 2 * two_buffers
 
 
 @pytest.mark.parametrize("cached", [False, True])

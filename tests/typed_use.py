@@ -100,7 +100,7 @@ def batches() -> Iterator[tuple[NDArray[np.float32], list[int]]]:
 
 
 stream = Stream(batches, buffer_rows=1_000)
-assert_type(classifier.fit(stream), MLPClassifier)
+assert_type(classifier.fit(stream, X_val=stream), MLPClassifier)
 assert_type(next(stream.map(classifier.predict)), NDArray[Any])
 assert_type(list(Stream([(X, y, [1.0] * 10)]).map(len)), list[int])
 assert_type(Stream(Path("folder"), target=["a", "b"], weight="w").buffer_rows, int)
