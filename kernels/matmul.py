@@ -3,7 +3,8 @@
 ``matmul``, C <- A B, works on register tiles: MR rows by NV vectors of C stay in registers while k
 runs over the inner dimension; per k it loads NV vectors of B's row k, broadcasts MR elements of A's
 column k, and does MR * NV multiply-adds. Each element of C is one chain a_0 b_0 + a_1 b_1 + ... in
-the order of k, whatever tile it falls in.
+the order of k, whatever tile it falls in. A single row of C, where B is wide, takes a few terms at
+a time over all of its columns instead.
 
 ``dot_products``, C <- A B^T, is for few columns of C, where most lanes of a tile would idle: the
 vectors run along k, each element of C has one partial sum per lane, and these are added pairwise.
@@ -28,6 +29,7 @@ from .tiles import (
     copy_block,
     dot_of,
     pack_of,
+    row_of,
     tiles_of,
     transpose_block,
 )
@@ -66,7 +68,26 @@ def _few_rows(MR, NV):
     return over_columns
 
 
-_four_rows, _two_rows, _one_row = _few_rows(4, SUMS // 4), _few_rows(2, 6), _few_rows(1, 8)
+_four_rows, _two_rows = _few_rows(4, SUMS // 4), _few_rows(2, 6)
+_one_narrow_row = _few_rows(1, 8)
+GROUP = 4  # vectors
+_groups = row_of(8, GROUP)
+# Bytes of a row of B from which on one row of A goes along the rows of B: the CPU does not fetch
+# ahead what a strip of its columns takes of each.
+WIDE = 1024
+
+
+@leaf
+def _one_row(scratch, add, then, c, c_row, a, A, B, N, K):
+    done = 0  # bytes of the row of C
+    if N * scratch.size >= WIDE and K > 0:
+        n_groups = N * scratch.size // (GROUP * VECTOR_BYTES)
+        _groups(scratch.like, add, then, c, a, A.column, B.at, B.row, K, n_groups)
+        done = n_groups * GROUP * VECTOR_BYTES
+    rest = Matrix(B.at + done, B.row, B.column)
+    _one_narrow_row(scratch, add, then, c + done, c_row, a, A, rest, N - done // scratch.size, K)
+
+
 _dot_column = dot_of(8, 1)
 _dot_block = dot_of(4, 4)
 _dot_row = dot_of(1, 4)

@@ -1,8 +1,8 @@
 """The innermost loops of the matrix products, each for one size of tile that stays in registers.
 
-A tile is MR rows by NV vectors of C. ``tiles_of``, ``dot_of`` and ``pack_of`` make functions that
-kernels call with raw addresses and strides in elements; the first argument, ``like``, is any number
-of the operands' dtype.
+A tile is MR rows by NV vectors of C. ``tiles_of``, ``row_of``, ``dot_of`` and ``pack_of`` make
+functions that kernels call with raw addresses and strides in elements; the first argument,
+``like``, is any number of the operands' dtype.
 
 They have more than eight parameters, as each is a call that stays one: its numbers travel in
 registers, where a tuple's would go through memory.
@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import emit_copy, emitted
-from .machine import REGISTERS, VECTOR_BYTES, emit_prefetch
+from .machine import CACHE_LINE, REGISTERS, VECTOR_BYTES, emit_prefetch
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -26,20 +26,38 @@ TILE_ROWS = SUMS // 2
 NOTHING, RECTIFY = range(2)
 
 
+def _finished(emit, then, sums, places):
+    """The sums after what comes ``then``; of each its row, which vector it is, and its mask."""
+    builder = emit.builder
+
+    def gated():
+        at = [(builder.add(row, then), j, mask) for row, j, mask in places]
+        return [emit.gated(value, emit.load(*one)) for value, one in zip(sums, at, strict=True)]
+
+    rectify = builder.icmp_signed("==", then, emit.integer(RECTIFY))
+    sums = emit.choose(rectify, lambda: list(map(emit.positive, sums)), sums)
+    distance = builder.icmp_unsigned(">", then, emit.integer(max(NOTHING, RECTIFY)))
+    return emit.choose(distance, gated, sums)
+
+
 def _emit_tiles(
     emit, MR, NV, masked, add, then, C, c_row, A, a_row, a_col, B, b_row, K, n_tiles, columns
 ):
     """C <- (C +) A B for ``n_tiles`` times MR rows, and NV vectors of columns, of which ``columns``
     exist; and ``then`` what the last of its terms is followed by, see ``matmul``."""
     builder, vectors = emit.builder, range(NV)
+
+    def smaller(a, b):
+        return builder.select(builder.icmp_signed("<", a, b), a, b)
+
     masks = [emit.mask(j, columns) if masked else None for j in vectors]
-    one, unroll, most = emit.integer(1), 4, emit.integer(NV * emit.lanes)
+    one, unroll, width = emit.integer(1), 4, NV * VECTOR_BYTES
     # Four terms at a time. With both strides of A unknown, the addresses of many rows are a chain
     # of additions that takes as long as the products: one of them is 1, in two loops.
     unrolled = []
     if not masked:
         unrolled = [(a_row, one), (one, a_col)] if MR == TILE_ROWS else [(a_row, a_col)]
-    columns = builder.select(builder.icmp_signed("<", columns, most), columns, most)
+    columns = smaller(columns, emit.integer(NV * emit.lanes))
 
     def terms(values, a_row, a_col, count):
         """The next ``count`` terms of all sums, with the strides of A as they are known."""
@@ -57,20 +75,33 @@ def _emit_tiles(
         at_a = emit.element(at_a, builder.mul(a_col, emit.integer(count)))
         return [at_a, at_b, *sums]
 
-    def gate(sums, rows):
-        """The sums, but 0 where a is, which lies at a distance of ``then`` bytes."""
-        at = [(builder.add(row, then), j) for row in rows for j in vectors]
-        return [
-            emit.gated(s, emit.load(a, j, masks[j])) for s, (a, j) in zip(sums, at, strict=True)
-        ]
+    def fours_of(count, values, a_row, a_col):
+        return emit.loop(count, values, lambda v: terms(v, a_row, a_col, unroll))
+
+    def fours_in_parts(count, values, a_row, a_col, following):
+        """The same, one part for each row of the tile that follows, whose lines are asked for.
+
+        They are too far apart to come unasked, and all at once they would keep A and B waiting.
+        """
+        part = builder.sdiv(builder.add(count, emit.integer(MR - 1)), emit.integer(MR))
+        part = builder.select(builder.icmp_signed("<", part, one), one, part)
+        n_parts = builder.sdiv(builder.add(count, builder.sub(part, one)), part)
+
+        def next_part(values):
+            row, left, *values = values
+            for offset in (*range(0, width, CACHE_LINE), width - 1):
+                emit_prefetch(builder, builder.add(row, emit.integer(offset)))
+            fours = smaller(part, left)
+            values = fours_of(fours, values, a_row, a_col)
+            return [emit.element(row, c_row), builder.sub(left, fours), *values]
+
+        _, _, *values = emit.loop(n_parts, [following, count, *values], next_part)
+        return values
 
     def tile(values):
         at_c, at_a = values
         rows = emit.rows(at_c, c_row, MR)
         following = emit.element(at_c, builder.mul(c_row, emit.integer(MR)))
-        if not masked and MR == TILE_ROWS:
-            for row in emit.rows(following, c_row, MR):  # so far apart, they do not come unasked
-                emit_prefetch(builder, row)
         sums = emit.choose(
             builder.icmp_signed("!=", add, emit.integer(0)),
             lambda: [emit.load(row, j, masks[j]) for row in rows for j in vectors],
@@ -83,13 +114,13 @@ def _emit_tiles(
             if one in (row, col):
                 known = builder.icmp_signed("==", a_col if col is one else a_row, one)
                 fours = builder.select(known, fours, emit.integer(0))
-            values = emit.loop(fours, values, lambda v, r=row, c=col: terms(v, r, c, unroll))
+            if MR == TILE_ROWS:
+                values = fours_in_parts(fours, values, row, col, following)
+            else:
+                values = fours_of(fours, values, row, col)
             left = builder.sub(left, builder.mul(fours, emit.integer(unroll)))
         _, _, *sums = emit.loop(left, values, lambda v: terms(v, a_row, a_col, 1))
-        rectify = builder.icmp_signed("==", then, emit.integer(RECTIFY))
-        sums = emit.choose(rectify, lambda: list(map(emit.positive, sums)), sums)
-        gated = builder.icmp_unsigned(">", then, emit.integer(max(NOTHING, RECTIFY)))
-        sums = emit.choose(gated, lambda: gate(sums, rows), sums)
+        sums = _finished(emit, then, sums, [(row, j, masks[j]) for row in rows for j in vectors])
         by_row = [sums[i * NV : (i + 1) * NV] for i in range(MR)]
         if masked:
             emit.store_part(by_row, at_c, c_row, emit.integer(MR), columns)
@@ -100,6 +131,52 @@ def _emit_tiles(
         return [following, emit.element(at_a, builder.mul(a_row, emit.integer(MR)))]
 
     emit.loop(n_tiles, [C, A], tile)
+
+
+def _emit_row(emit, terms, vectors, add, then, C, A, a_col, B, b_row, K, n_groups):
+    """C <- (C +) A B for one row and ``n_groups`` times so many vectors of columns, and ``then``.
+
+    It goes along so many rows of B at a time, as the CPU fetches such streams ahead by itself.
+    """
+    builder = emit.builder
+    step = emit.integer(vectors * VECTOR_BYTES)
+
+    def next_terms(values, count):
+        at_a, at_b, adding = values
+        a = [emit.broadcast(at) for at in emit.rows(at_a, a_col, count)]
+        fresh = builder.icmp_signed("==", adding, emit.integer(0))
+
+        def columns(values):
+            at_c, *rows = values
+            sums = [builder.select(fresh, emit.zero, emit.load(at_c, j)) for j in range(vectors)]
+            for a_k, row in zip(a, rows, strict=True):
+                sums = emit.accumulate(sums, [a_k], [emit.load(row, j) for j in range(vectors)])
+            for j, value in enumerate(sums):
+                emit.store(value, at_c, j)
+            return [builder.add(at, step) for at in values]
+
+        emit.loop(n_groups, [C, *emit.rows(at_b, b_row, count)], columns)
+        following = [
+            emit.element(at, builder.mul(stride, emit.integer(count)))
+            for at, stride in ((at_a, a_col), (at_b, b_row))
+        ]
+        return [*following, emit.integer(1)]
+
+    values, most = [A, B, add], emit.integer(terms)
+    values = emit.loop(builder.sdiv(K, most), values, lambda v: next_terms(v, terms))
+    emit.loop(builder.srem(K, most), values, lambda v: next_terms(v, 1))
+
+    def finish(values):
+        (at,) = values
+        sums = [emit.load(at, j) for j in range(vectors)]
+        for j, value in enumerate(
+            _finished(emit, then, sums, [(at, j, None) for j in range(vectors)])
+        ):
+            emit.store(value, at, j)
+        return [builder.add(at, step)]
+
+    idle = builder.icmp_signed("==", then, emit.integer(NOTHING))
+    emit.loop(builder.select(idle, emit.integer(0), n_groups), [C], finish)
 
 
 def _emit_dot(emit, MR, NR, add, C, c_row, A, a_row, B, b_row, K):
@@ -145,7 +222,6 @@ def _emit_pack(emit, vectors, packed, B, b_row, K, columns):
         at_b, at_packed = values
         for j in range(vectors):
             emit.store(emit.load(at_b, j, masks[j]), at_packed, j)
-        emit_prefetch(builder, builder.add(at_b, row))  # for the next part of B
         return [emit.element(at_b, b_row), builder.add(at_packed, row)]
 
     emit.loop(K, [B, packed], body)
@@ -194,6 +270,19 @@ def tiles_of(MR, NV, masked):
         return types.void(like, *[types.intp] * 12), codegen
 
     return tiles
+
+
+def row_of(terms, vectors):
+    def body(emit, *args):
+        _emit_row(emit, terms, vectors, *args)
+
+    codegen = emitted(f"row_{terms}x{vectors}", body, 9)
+
+    @intrinsic
+    def row(typingctx, like, add, then, C, A, a_col, B, b_row, K, n_groups):
+        return types.void(like, *[types.intp] * 9), codegen
+
+    return row
 
 
 def dot_of(MR, NR):

@@ -145,6 +145,8 @@ def shapes(seed=0):
     for M, N in itertools.product(SIZES, SIZES):
         yield M, N, int(rng.choice(SIZES))
     yield from [(200, 70, 300), (133, 33, 129), (48, 32, 128), (10, 100, 200), (300, 2, 101)]
+    # A row on its own, and a wide B.
+    yield from [(1, 256, 33), (1, 300, 7), (9, 515, 20)]
     # Rows of A, or its columns, so far apart that they are copied.
     yield from [(300, 150, 600), (600, 150, 40), (9, 145, 530)]
 
