@@ -260,10 +260,9 @@ class Work(NamedTuple):
     squares: np.ndarray  # float64: sum of squared weights
     norms: np.ndarray  # float64: of the squared gradient, where it is clipped
     parts: np.ndarray  # (2 * n_parts, n_params): gradients of parts of a mini-batch
-    # What each thread but the first trains on its own, see EACH: theta, theta_t and gradient,
-    # (n_threads - 1, 3, n_params), and state, (n_threads - 1, n_slots, n_params).
+    # What each thread but the first trains on its own, see EACH, in 3 + n_slots rows: theta,
+    # theta_t, gradient and state.
     copies: np.ndarray
-    states: np.ndarray
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
 
 
@@ -308,11 +307,10 @@ def work_for(
         ends=np.empty((n_threads, noted), np.int64),
         features=np.empty((n_threads, noted), np.int32),
         touched=np.zeros(units[0] if sparse else 0, np.int64),
-        squares=_rows_apart(1 + n_copies, len(chunks)),
-        norms=_rows_apart(1 + n_copies, len(chunks)),
-        parts=_rows_apart(2 * parts, n_params, dtype=dtype),
-        copies=_rows_apart(n_copies, 3, n_params, dtype=dtype),
-        states=_rows_apart(n_copies, n_slots, n_params, dtype=dtype),
+        squares=_rows_apart(1 + n_copies, len(chunks), np.float64),
+        norms=_rows_apart(1 + n_copies, len(chunks), np.float64),
+        parts=_rows_apart(2 * parts, n_params, dtype),
+        copies=_rows_apart(n_copies * (3 + n_slots), n_params, dtype),
     )
 
 
@@ -352,17 +350,16 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         squares=np.empty((0, 0)),
         norms=np.empty((0, 0)),
         parts=np.empty((0, 0), dtype),
-        copies=np.empty((0, 0, 0), dtype),
-        states=np.empty((0, 0, 0), dtype),
+        copies=np.empty((0, 0), dtype),
         packed=packed.reshape(n_threads, -1),
     )
 
 
-def _rows_apart(*shape, dtype=np.float64):
-    """Zeros of this shape or with longer rows, so that no cache line belongs to two of them."""
+def _rows_apart(n_rows, n_columns, dtype):
+    """Rows of zeros for at least so many columns; no cache line belongs to two of them."""
     lanes = CACHE_LINE // np.dtype(dtype).itemsize
-    shape = (*shape[:-1], -(-shape[-1] // lanes) * lanes)
-    return _aligned_zeros(math.prod(shape), np.dtype(dtype)).reshape(shape)
+    width = -(-n_columns // lanes) * lanes
+    return _aligned_zeros(n_rows * width, np.dtype(dtype)).reshape(n_rows, width)
 
 
 def _aligned_zeros(size, dtype):

@@ -117,12 +117,13 @@ def parts_of(work, batch):
 def params_of(params, plan, orders, work, thread):
     """What the thread trains: the parameters, or its copy of them, as they are now."""
     if thread > 0 and tasks_of_parameters(plan, orders) == EACH:
-        copies, state = work.copies[thread - 1], work.states[thread - 1]
+        n_slots = params.state.shape[0]
+        mine = work.copies[(thread - 1) * (3 + n_slots) : thread * (3 + n_slots)]
         for i in range(params.theta.size):
-            copies[0, i] = params.theta[i]
-            for slot in range(state.shape[0]):
-                state[slot, i] = params.state[slot, i]
-        params = Params(copies[0], copies[1], copies[2], state)
+            mine[0, i] = params.theta[i]
+            for slot in range(n_slots):
+                mine[3 + slot, i] = params.state[slot, i]
+        params = Params(mine[0], mine[1], mine[2], mine[3:])
     return params
 
 
@@ -314,7 +315,6 @@ def _predict(
     """
     # All of the types that training has, so that Numba does not compile what follows for others.
     unused, unused_2d, zero = a[:0], packed[:0], np.int64(0)
-    unused_3d = nothing(a.dtype, 3)
     integers, integers_2d = nothing(np.int64, 1), nothing(np.int64, 2)
     float64s, float64s_2d = nothing(np.float64, 1), nothing(np.float64, 2)
     net = Net(layers, zero, zero, float64s, zero)
@@ -347,8 +347,7 @@ def _predict(
         squares=float64s_2d,
         norms=float64s_2d,
         parts=unused_2d,
-        copies=unused_3d,
-        states=unused_3d,
+        copies=unused_2d,
         packed=packed,
     )
     share = (rows.size + n_threads - 1) // n_threads
