@@ -610,11 +610,12 @@ def test_class_weights_are_repetitions_of_the_class():
 
 
 def test_labels_of_any_kind():
-    for labels in (np.array(list("cab")), np.array([3, 1, 2]), np.array([True, False, True])):
+    text = np.array(list("cab"))
+    for labels in (text, text.astype(object), np.array([3, 1, 2]), np.array([True, False, True])):
         y = labels[Y_IRIS]
         model = TabularClassifier(**SMALL | dict(max_iter=20)).fit(X_IRIS, y)
         np.testing.assert_array_equal(model.classes_, np.unique(labels))
-        assert model.predict(X_IRIS).dtype == labels.dtype
+        assert model.predict(X_IRIS).dtype == np.array(labels.tolist()).dtype
         assert model.score(X_IRIS, y) > 0.8
         probability = model.predict_proba(X_IRIS)
         np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
