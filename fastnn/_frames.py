@@ -164,7 +164,7 @@ class FrameEncoder:
 
     - 'piecewise_linear': an input for each bin between quantiles, which rises by ``height`` from
       one end of it to the other and is 0 in the middle. The first layer forms any function that is
-      linear in each bin.
+      linear in each bin. For the quantiles, a value that n examples share counts as sqrt(n).
       Where rows are sparse, two entries say it for any number of bins: see ``continued``.
     - 'periodic': cosines of fixed random frequencies and phases.
 
@@ -252,9 +252,11 @@ class FrameEncoder:
     def _knots(self, z: Array, weight: Array | None) -> Array:
         if self.embedding != "piecewise_linear":
             return np.zeros(0)
-        knots = np.unique(z)
+        knots, place = np.unique(z, return_inverse=True)
         if len(knots) > self.n_bins + 1:
-            knots = np.unique(_quantiles(z, np.linspace(0, 1, self.n_bins + 1), weight))
+            # Else a value that most examples have, as is often 0, would take most of the quantiles.
+            mass = np.sqrt(np.bincount(place, weight))
+            knots = np.unique(_quantiles(knots, np.linspace(0, 1, self.n_bins + 1), mass))
         # Of two values the standardised number itself says everything.
         return knots if len(knots) > 2 else np.zeros(0)
 

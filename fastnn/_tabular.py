@@ -148,13 +148,13 @@ class TabularClassifier(ClassifierMixin, BaseTabular[MLPClassifier]):
         set_parameters(self, locals())
 
     def _learn_target(self, y: Array, weight: Array | None) -> Array:
-        target_type, _ = checked_labels(y)
+        target_type, classes = checked_labels(y)
         if target_type == "multilabel-indicator":
             raise ValueError(
                 "y must have one class for each example, got a matrix of labels: for these take "
                 "MLPClassifier."
             )
-        self.classes_ = np.unique(y)
+        self.classes_ = classes
         self.temperature_ = 1.0
         return self._targets().encode(y)
 

@@ -330,6 +330,14 @@ def test_bins_between_quantiles_form_any_function_linear_in_each():
     np.testing.assert_allclose(bins @ np.diff(knots**2) + middle, expected, rtol=1e-9)
 
 
+def test_a_value_of_most_examples_leaves_bins_to_the_others():
+    x = np.append(np.zeros(920), np.exp(rng.standard_normal(80)))
+    bins = encoded("piecewise_linear", x)
+    assert bins.shape[1] >= 24
+    weight = np.append(920.0, np.ones(80))
+    np.testing.assert_array_equal(encoded("piecewise_linear", x[919:], weight, later=x), bins)
+
+
 @pytest.mark.parametrize("make", [TabularClassifier, TabularRegressor])
 def test_entries_of_bins_are_the_product_with_their_code(make, monkeypatch, tmp_path):
     """Dropout, mini-batches, validation, prediction and a pickle; in float64."""
@@ -610,11 +618,12 @@ def test_class_weights_are_repetitions_of_the_class():
 
 
 def test_labels_of_any_kind():
-    for labels in (np.array(list("cab")), np.array([3, 1, 2]), np.array([True, False, True])):
+    text = np.array(list("cab"))
+    for labels in (text, text.astype(object), np.array([3, 1, 2]), np.array([True, False, True])):
         y = labels[Y_IRIS]
         model = TabularClassifier(**SMALL | dict(max_iter=20)).fit(X_IRIS, y)
         np.testing.assert_array_equal(model.classes_, np.unique(labels))
-        assert model.predict(X_IRIS).dtype == labels.dtype
+        assert model.predict(X_IRIS).dtype == np.array(labels.tolist()).dtype
         assert model.score(X_IRIS, y) > 0.8
         probability = model.predict_proba(X_IRIS)
         np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
