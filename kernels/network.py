@@ -167,9 +167,8 @@ def propagate_delta(net, theta_t, work, part):
         elif not rectified:
             a = work.a[here.a + i0 * width : here.a + i1 * width]
             multiply_by_slope(layer.activation, layer.constants, d, a, width)
-        if (
-            layer.dropout > 0.0 and not layer.saves
-        ):  # of ReLU: units that were dropped have no slope
+        # Of ReLU: units that were dropped have no slope.
+        if layer.dropout > 0.0 and not layer.saves:
             scale_up(d, layer.dropout)
 
 

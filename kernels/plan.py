@@ -101,8 +101,8 @@ def plan_for(units, batch_size, n_threads, sparse=False, continued=NONE_CONTINUE
     chunks, parts = chunks_of(units, continued), n_parts(units, batch_size, sparse)
     stages, tasks, bounds = [], [], np.zeros((2, 3, n_threads + 1), np.int64)
     for crew, size in enumerate([1, n_threads]):
-        apart = parts > 0 and _is_apart(units, size, sparse)
-        kind = EACH if apart and _is_copied(units, sparse) else BY_CHUNKS
+        apart = _is_apart(units, batch_size, size, sparse)
+        kind = EACH if _is_copied(units, batch_size, size, sparse) else BY_CHUNKS
         stages.append(_stages(parts > 0, apart, kind, given))
         # Rows: each thread has a task, or some of the parts.
         n_tasks, last_chunk = (parts, len(chunks)) if apart else (size, 0)
@@ -129,12 +129,20 @@ def busy_threads(units, batch_size):
     return n_parts(units, batch_size, sparse=True) or math.inf
 
 
-def _is_apart(units, size, sparse):
-    """Whether a crew of so many threads, where the gradient has parts, forms each by rows.
+def _is_apart(units, batch_size, size, sparse):
+    """Whether the gradient has parts, and a crew of so many threads forms each by rows.
 
     One thread does so for small networks only: others update a chunk while it is in the cache.
     """
+    if n_parts(units, batch_size, sparse) == 0:
+        return False
     return sparse or (size <= PARTS and (size > 1 or starts_of(units)[-1] <= SMALL))
+
+
+def _is_copied(units, batch_size, size, sparse):
+    """Whether each thread of such a crew then makes all updates, on its own copy."""
+    few = not sparse and starts_of(units)[-1] <= MOST_COPIED
+    return few and _is_apart(units, batch_size, size, sparse)
 
 
 def chunks_of(units, continued=NONE_CONTINUED):
@@ -164,10 +172,6 @@ def _shares(chunks, n_threads):
     cost = np.cumsum(sizes)
     ends = np.searchsorted(cost - sizes / 2, cost[-1] * np.arange(1, n_threads) / n_threads)
     return [0, *ends.tolist(), len(chunks)]
-
-
-def _is_copied(units, sparse):
-    return not sparse and starts_of(units)[-1] <= MOST_COPIED
 
 
 def _stages(divided, apart, kind, given):
@@ -285,8 +289,7 @@ def work_for(
     units, dtype = [int(size) for size in units], np.dtype(dtype)
     capacity, n_params = min(batch_size, MICRO_BATCH), starts_of(units)[-1]
     parts = n_parts(units, batch_size, sparse)
-    copied = parts > 0 and _is_apart(units, n_threads, sparse) and _is_copied(units, sparse)
-    n_copies = n_threads - 1 if copied else 0
+    n_copies = n_threads - 1 if _is_copied(units, batch_size, n_threads, sparse) else 0
     chunks = chunks_of(units, continued)
     # Beside packed operands: a chunk's gradient turned, and its gradient.
     largest = int((chunks["stop"] - chunks["start"]).max()) * dtype.itemsize
