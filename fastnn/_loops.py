@@ -6,6 +6,7 @@ Estimators hand over plain data and are told of each epoch by ``tasks``; nothing
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ._monitor import non_finite_weights, out_of_time, overflow
 from ._typing import Array, Parameters, Warnings
 from ._warn import warn
 from .kernels.layout import Net
+from .kernels.shuffle import N_WORDS
 from .kernels.train import shuffle
 
 if TYPE_CHECKING:
@@ -168,8 +170,26 @@ def _shuffle(order: Array, rng: np.random.RandomState, dtype: DTypeLike) -> None
         return
     interface = generator.ctypes
     address = ctypes.cast(interface.next_uint32, ctypes.c_void_p).value
+    key = np.empty(0, np.uint32)
+    if isinstance(generator, np.random.MT19937) and _state_is_known():
+        key = _words_at(interface.state_address)
+    words = np.empty(N_WORDS, np.uint32)
     with generator.lock:
-        shuffle[dtype](order, np.empty_like(order), address, interface.state_address)
+        shuffle[dtype](order, np.empty_like(order), key, words, address, interface.state_address)
+
+
+def _words_at(address: int) -> Array:
+    """The state of NumPy's Mersenne twister, and how many of its words are used up."""
+    return np.frombuffer((ctypes.c_uint32 * (N_WORDS + 1)).from_address(address), np.uint32)
+
+
+@functools.cache
+def _state_is_known() -> bool:
+    """Whether this NumPy keeps them as we read and write them."""
+    generator = np.random.MT19937(0)
+    generator.random_raw(3)
+    state, words = generator.state["state"], _words_at(generator.ctypes.state_address)
+    return bool(np.array_equal(words, [*state["key"], state["pos"]]))
 
 
 def _batch_size(batch_size: int | str, n_train: int) -> int:

@@ -46,9 +46,9 @@ _last_two = tiles_of(2, 3, masked=True)
 _pack_two, _pack_three = pack_of(2), pack_of(3)
 
 
-def _few_rows(MR, NV):
+def _few_rows(MR, NV, last):
     """The product of ``MR`` rows, with as many vectors as keep its sums from waiting."""
-    wide, narrow = tiles_of(MR, NV, masked=False), tiles_of(MR, NV // 2, masked=True)
+    wide, narrow = tiles_of(MR, NV, masked=False), tiles_of(MR, last, masked=True)
 
     # One row of tiles: c and a are where it begins in C and A, which saves products of strides.
     @leaf
@@ -63,13 +63,13 @@ def _few_rows(MR, NV):
                 n += NV * lanes
             else:
                 narrow(like, add, then, c + at, c_row, a, A.row, A.column, b, B.row, K, 1, N - n)
-                n += NV // 2 * lanes
+                n += last * lanes
 
     return over_columns
 
 
-_four_rows, _two_rows = _few_rows(4, SUMS // 4), _few_rows(2, 6)
-_one_narrow_row = _few_rows(1, 8)
+_four_rows, _two_rows = _few_rows(4, SUMS // 4, SUMS // 8), _few_rows(2, 6, 3)
+_one_narrow_row = _few_rows(1, 8, 8)
 GROUP = 4  # vectors
 _groups = row_of(8, GROUP)
 # Bytes of a row of B from which on one row of A goes along the rows of B: the CPU does not fetch

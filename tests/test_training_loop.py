@@ -880,9 +880,13 @@ def test_moments_beyond_float32_are_a_warning():
     model.fit(X_IRIS, Y_IRIS, sample_weight=weight)
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64, np.random.SFC64])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 1000, 65536, 65537])
-def test_examples_are_shuffled_as_numpy_does(n, generator):
+def test_examples_are_shuffled_as_numpy_does(n, generator, known, monkeypatch):
+    """Also if NumPy should keep the state of its Mersenne twister in another form one day."""
+    assert _loops._state_is_known()
+    monkeypatch.setattr(_loops, "_state_is_known", lambda: known)
     ours, numpys = (np.random.RandomState(generator(0)) for _ in range(2))
     order, expected = np.arange(n), np.arange(n)
     for _ in range(2):
