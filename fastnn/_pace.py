@@ -19,6 +19,7 @@ class Pace:
 
     SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
     TRIAL_SECONDS = 0.002
+    WARM_SECONDS = 0.00025  # of the slice before a trial, see record
     # The choice is questioned after so long: soon at first, as a short trial may be disturbed.
     FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
     # Trials may take this part of the time. One is dear where a helper has to wait for a busy core.
@@ -50,7 +51,8 @@ class Pace:
             self._since_trials = 0.0
         if self._trials:
             n_threads = self._trials[0]
-            return n_threads, self._speeds[n_threads] * self.TRIAL_SECONDS
+            seconds = self.TRIAL_SECONDS if n_threads == self._last else self.WARM_SECONDS
+            return n_threads, self._speeds[n_threads] * seconds
         return best, self._speeds[best] * self.SLICE_SECONDS
 
     @property
