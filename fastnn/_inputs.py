@@ -194,7 +194,8 @@ def checked_labels(y: Matrix, name: str = "y") -> tuple[str, Array]:
     classes = None
     if y.ndim == 1 and y.dtype.isnative and (y.dtype.kind in "biU" or families == {str}):
         # One search for them, of the several that scikit-learn's functions make.
-        classes = np.unique(y)
+        # Asked to count, NumPy sorts whole numbers, in a tenth of the time that hashing them takes.
+        classes = np.unique(y, return_counts=True)[0] if y.dtype.kind in "biu" else np.unique(y)
         if y.dtype.kind not in "bi":
             classes = np.array(classes.tolist())  # as long as the longest
         if 0 < len(classes) <= len(y) // 2:  # more may be no classes, of which it warns

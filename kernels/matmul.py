@@ -100,6 +100,7 @@ _dot_one = dot_of(1, 1)
 PACKED_K = 256
 PANEL_BYTES = PACKED_K * 3 * VECTOR_BYTES
 BLOCK_M = 64 * TILE_ROWS
+LEAST_ROWS = 6 * TILE_ROWS  # of A, for B to be copied
 FAR_APART = 2048  # bytes from one row (or column) of A to the next, from which on it is copied
 
 
@@ -127,6 +128,7 @@ class Scratch(NamedTuple):
     like: float  # any number of the operands' dtype
     size: int  # bytes of an element
     packed: int  # address of ``packed_bytes`` of scratch, on a multiple of VECTOR_BYTES
+    panels: int  # where B lies in panels, beside itself, see ``pack_panels``; 0: nowhere
 
 
 @shared
@@ -161,14 +163,51 @@ def matmul(scratch, add, then, C, A, B, M, N, K):
 
 
 @leaf
+def _vectors_of(left, lanes):
+    """How many vectors of the columns that are left go together."""
+    # The last three: one on its own would wait for broadcasts.
+    return 3 if 2 * lanes < left <= 3 * lanes else 2
+
+
+@leaf
+def _pack(like, to, b, b_row, terms, vectors, left):
+    if vectors == 3:
+        _pack_three(like, to, b, b_row, terms, left)
+    else:
+        _pack_two(like, to, b, b_row, terms, left)
+
+
+@shared
+def pack_panels(scratch, panels, B, K, N):
+    """Copy B (K, N) to the address ``panels`` as tiles take it, for several products with it.
+
+    A panel has the next two or three vectors of each row.
+    """
+    lanes, n = VECTOR_BYTES // scratch.size, 0
+    while n < N:
+        vectors = _vectors_of(N - n, lanes)
+        to, b = panels + n * K * scratch.size, B.at + n * scratch.size
+        _pack(scratch.like, to, b, B.row, K, vectors, N - n)
+        n += vectors * lanes
+
+
+@leaf
+def panel_columns(M, N, itemsize):
+    """Numbers in all panels for each row of B (K, N); 0 where products of M rows gain nothing."""
+    two = 2 * VECTOR_BYTES // itemsize
+    return (N + two - 1) // two * two if M >= LEAST_ROWS and two <= N else 0
+
+
+@leaf
 def _whole_tiles(scratch, add, then, C, A, B, M, N, K):
     like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
     # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
-    packing_b = M >= 6 * TILE_ROWS and 2 * lanes <= N
+    packing_b = scratch.panels == 0 and M >= LEAST_ROWS and 2 * lanes <= N
     packing_a = 16 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
     # Equal steps, of whole fours: the last one would be short for its passes over C.
-    n_steps = max(1, (K + PACKED_K - 1) // PACKED_K) if packing_a or packing_b else 1
+    in_steps = packing_a or packing_b or scratch.panels != 0
+    n_steps = max(1, (K + PACKED_K - 1) // PACKED_K) if in_steps else 1
     step = max(4, (K + 4 * n_steps - 1) // (4 * n_steps) * 4)
     for k in range(0, max(K, 1), step):
         terms = min(step, K - k)
@@ -187,14 +226,13 @@ def _whole_tiles(scratch, add, then, C, A, B, M, N, K):
             n, tiles = 0, rows // TILE_ROWS
             while n < N:
                 left = N - n
-                # The last three vectors go together: one on its own would wait for broadcasts.
-                vectors = 3 if 2 * lanes < left <= 3 * lanes else 2
+                vectors = _vectors_of(left, lanes)
                 b, b_row = B.at + (k * B.row + n) * size, B.row
-                if packing_b:
-                    if vectors == 3:
-                        _pack_three(like, scratch.packed, b, b_row, terms, left)
-                    else:
-                        _pack_two(like, scratch.packed, b, b_row, terms, left)
+                if scratch.panels != 0:
+                    b_row = vectors * lanes
+                    b = scratch.panels + (n * K + k * b_row) * size
+                elif packing_b:
+                    _pack(like, scratch.packed, b, b_row, terms, vectors, left)
                     b, b_row = scratch.packed, vectors * lanes
                 c = C.at + (block * C.row + n) * size
                 if vectors == 3:
@@ -297,4 +335,4 @@ def matrix(buffer, start, row, column):
 def scratch_of(buffers, thread):
     """The scratch of one thread, from ``buffers`` with a row for each."""
     at = np.intp(buffers.ctypes.data) + np.intp(thread * buffers.strides[0])
-    return Scratch(buffers.dtype.type(0), buffers.itemsize, at)
+    return Scratch(buffers.dtype.type(0), buffers.itemsize, at, np.intp(0))

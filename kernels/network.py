@@ -29,11 +29,14 @@ from .machine import VECTOR_BYTES
 from .matmul import (
     ADD,
     OVERWRITE,
+    Scratch,
     address,
     dot_products,
     few_outputs,
     matmul,
     matrix,
+    pack_panels,
+    panel_columns,
     scratch_of,
     transpose,
 )
@@ -176,8 +179,8 @@ def propagate_delta(net, theta_t, work, part):
 def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy, whole):
     """g <- (g +) [1 a]^T delta for a chunk, summed over a part of the examples.
 
-    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. The rest:
-    see ``sparse_gradient``.
+    ``fresh``: the first micro-batch of a mini-batch, which starts from zero. ``restart``: the first
+    chunk of this layer that the thread goes through. The rest: see ``sparse_gradient``.
     """
     k, n_out = chunk.layer, net.layers[chunk.layer].n_out
     if k == 0 and is_sparse(data):
@@ -205,6 +208,13 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy, w
         # The transposes are views: strides exchanged.
         a_t = matrix(work.a, a_first, 1, below.width)
         delta = matrix(work.d, d_first, above.width, 1)
+        columns = panel_columns(M, n_out, scratch.size)
+        if columns > 0:
+            # All chunks of a layer have the same deltas.
+            panels = address(work.panels[part.thread], part.i0 * columns)
+            if restart:
+                pack_panels(scratch, panels, delta, B, n_out)
+            scratch = Scratch(scratch.like, scratch.size, scratch.packed, panels)
         matmul(scratch, add, NOTHING, matrix(g, 0, n_out, 1), a_t, delta, M, n_out, B)
 
 

@@ -38,7 +38,7 @@ import numpy as np
 from .jit import leaf, section
 from .layout import starts_of
 from .machine import CACHE_LINE, VECTOR_BYTES, apart
-from .matmul import packed_bytes
+from .matmul import packed_bytes, panel_columns
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
 
@@ -268,6 +268,7 @@ class Work(NamedTuple):
     # theta_t, gradient and state.
     copies: np.ndarray
     packed: np.ndarray  # (n_threads, ...): scratch of matrix products and gradients
+    panels: np.ndarray  # (n_threads, ...): deltas of a layer, as all of its gradients take them
 
 
 def work_for(
@@ -300,6 +301,11 @@ def work_for(
     )
     noted = capacity if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
+    # Of CSR rows, the first layer's gradient is no product.
+    in_panels = [
+        panel_columns.py_func(last - first, units[layer + 1], dtype.itemsize)
+        for layer, first, last, _, _ in chunks[chunks["layer"] >= sparse].tolist()
+    ]
     return work._replace(
         d=_aligned_zeros(below, dtype),
         saved=_aligned_zeros(below if saving else 0, dtype),
@@ -314,6 +320,7 @@ def work_for(
         norms=_rows_apart(1 + n_copies, len(chunks), np.float64),
         parts=_rows_apart(2 * parts, n_params, dtype),
         copies=_rows_apart(n_copies * (3 + n_slots), n_params, dtype),
+        panels=_rows_apart(n_threads, capacity * max(in_panels, default=0), dtype),
     )
 
 
@@ -355,6 +362,7 @@ def work_to_predict(units, dtype, capacity, n_threads, sparse, rows=0, more_byte
         parts=np.empty((0, 0), dtype),
         copies=np.empty((0, 0), dtype),
         packed=packed.reshape(n_threads, -1),
+        panels=np.empty((0, 0), dtype),
     )
 
 

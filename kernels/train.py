@@ -162,13 +162,13 @@ def train_micro_batch(net, params, data, plan, work, team, batch, thread):
                 feedforward(net, params.theta, params.theta_t, data, work, part)
                 output_error(net, data, work, part)
                 propagate_delta(net, params.theta_t, work, part)
-            k = next_chunk(team.sync, task, -1, of_task, takers)
+            k, layer = next_chunk(team.sync, task, -1, of_task, takers), -1
             while k < task.last_chunk:
                 chunk = plan.chunks[k]
                 # What follows is done with one chunk at a time, while its gradient is in the cache.
                 g = room_for_gradient(params, work, stage, chunk, batch, thread)
                 if stage.gradient:
-                    restart = k == task.first_chunk
+                    restart, layer = chunk.layer != layer, chunk.layer
                     # Parts of a gradient are summed whole, by who does not know what is in them.
                     lazy, whole = orders.lazy, not orders.lazy or stage.tasks == BY_ROWS
                     end = task.part + 1 if stage.tasks == BY_ROWS else task.n_parts
@@ -349,6 +349,7 @@ def _predict(
         parts=unused_2d,
         copies=unused_2d,
         packed=packed,
+        panels=unused_2d,
     )
     share = (rows.size + n_threads - 1) // n_threads
     stop = min(rows.size, (thread + 1) * share)

@@ -13,7 +13,9 @@ from fastnn.kernels.matmul import (
     Scratch,
     dot_products,
     matmul,
+    pack_panels,
     packed_bytes,
+    panel_columns,
     transpose,
 )
 from fastnn.kernels.tiles import NOTHING, RECTIFY
@@ -48,7 +50,7 @@ def _matrix(view):
 @njit
 def _scratch(C, buffer):
     first = (np.intp(buffer.ctypes.data) + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-    return Scratch(C.dtype.type(0), C.itemsize, first)
+    return Scratch(C.dtype.type(0), C.itemsize, first, 0)
 
 
 def _multiply_then(C, add, then, A, B):
@@ -66,6 +68,15 @@ def _multiply_then(C, add, then, A, B):
         C.shape[1],
         A.shape[1],
     )
+
+
+def _multiply_in_panels(C, add, panels, A, B):
+    """C <- A B, or C + A B, with a copy of B in ``panels``."""
+    scratch = _scratch(C, np.empty(MOST_BYTES, np.uint8))
+    at, (M, K), N = np.intp(panels.ctypes.data), A.shape, C.shape[1]
+    pack_panels(scratch, at, _matrix(B), K, N)
+    scratch = Scratch(scratch.like, scratch.size, scratch.packed, at)
+    matmul(scratch, add, NOTHING, _matrix(C), _matrix(A), _matrix(B), M, N, K)
 
 
 def _multiply_by_dots(C, add, A, B):
@@ -93,6 +104,9 @@ def _chain(C, add, A, B):
 
 multiply_then = _compile(_multiply_then, FLAGS, int64)
 multiply_by_dots = _compile(_multiply_by_dots, FLAGS)
+multiply_in_panels = njit(
+    [void(*[real[:, :], int64], real[:], *[real[:, :]] * 2) for real in (float32, float64)], **FLAGS
+)(_multiply_in_panels)
 chain = _compile(_chain, EXACT)
 
 
@@ -208,6 +222,22 @@ def test_each_element_is_one_chain_in_the_order_of_k(product, T):
         chain(expected, add, A, B)
         multiply(C, add, A, B)
         assert (expected == C).all(), (M, N, K)
+
+
+@each_dtype
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_copy_in_panels_gives_the_same_bits(product, T):
+    draw, size = normal(), T().itemsize
+    for M, N, K in shapes():
+        columns = panel_columns.py_func(1000, N, size) or 2 * VECTOR_BYTES // size
+        C, add, A, B = operands(product, T, draw, M, N, K)
+        expected = C.copy()
+        multiply(expected, add, A, B)
+        panels = np.full(K * columns + 100, SENTINEL, T)
+        multiply_in_panels(C, add, panels, A, B)
+        assert (expected == C).all(), (M, N, K)
+        assert only_inside_written(C)
+        assert (panels[K * columns :] == SENTINEL).all(), (M, N, K)
 
 
 @each_dtype

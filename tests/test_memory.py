@@ -80,17 +80,17 @@ def products():
 
     @njit
     def multiply(C, add, A, B, packed, M, N, K):
-        scratch = Scratch(C.dtype.type(0), C.itemsize, np.intp(packed.ctypes.data))
+        scratch = Scratch(C.dtype.type(0), C.itemsize, np.intp(packed.ctypes.data), 0)
         matmul(scratch, add, NOTHING, matrix(C), matrix(A), matrix(B), M, N, K)
 
     @njit
     def multiply_by_dots(C, add, A, B_t, packed, M, N, K):
-        scratch = Scratch(C.dtype.type(0), C.itemsize, np.intp(packed.ctypes.data))
+        scratch = Scratch(C.dtype.type(0), C.itemsize, np.intp(packed.ctypes.data), 0)
         dot_products(scratch, add, matrix(C), matrix(A), matrix(B_t), M, N, K)
 
     @njit
     def turn(B, A, packed, M, N):
-        scratch = Scratch(A.dtype.type(0), A.itemsize, np.intp(packed.ctypes.data))
+        scratch = Scratch(A.dtype.type(0), A.itemsize, np.intp(packed.ctypes.data), 0)
         transpose(scratch, matrix(B), matrix(A), M, N)
 
     return multiply, multiply_by_dots, turn
@@ -180,6 +180,7 @@ SETTINGS = [
     dict(units=[70, 131, 1], loss="log_loss", batch_size=5, lazy=True, standardized=True),
     dict(units=[3, 1], loss="poisson", batch_size=7, standardized=True),
     dict(units=[101, 100, 10], loss="cross_entropy", batch_size=64, dropout=0.5),
+    dict(units=[70, 40, 3], loss="cross_entropy", batch_size=128),
 ]
 
 

@@ -15,7 +15,7 @@ from fastnn._network import data_to_train, make_data, make_net, predict
 from fastnn._trainer import Trainer, _plan_for
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.layout import empty_theta, starts_of, vector_behind, views
-from fastnn.kernels.plan import MICRO_BATCH
+from fastnn.kernels.plan import MICRO_BATCH, n_parts, work_for
 from fastnn.kernels.rules import ADAM, GRADIENT, NESTEROV, SGD, Rule
 
 HIDDEN = [name for name in ACTIVATIONS if name not in ("exp", "softmax", "step")]
@@ -116,6 +116,21 @@ def test_loss_and_gradient(activation, kind, n_threads, dtype):
     bare = reference.batch_error(Theta, activations, loss, X, Y, weight, 0.0)
     outputs = units[-1] if loss == "squared_error" else 1
     np.testing.assert_allclose(C, bare / outputs + penalty - bare, rtol=max(tolerance, 1e-12))
+
+
+@pytest.mark.parametrize("n", [11, 150])
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_the_gradient_of_layers_whose_deltas_are_copied_in_panels(n_threads, n):
+    """Of all rows, or of each of two parts of them."""
+    units = [600, 70, 3]
+    net, theta, data, activations, loss, X, Y, weight = problem("multiclass", units, "tanh", n=n)
+    assert n_parts(units, n) == (2 if n > 11 else 0)
+    assert work_for(units, theta.dtype, n, n_threads).panels.size > 0
+    with Trainer(net, theta, data, n, n_threads) as trainer:
+        _, gradient = trainer.loss_and_gradient(theta.copy(), np.arange(n), 0.3)
+    Theta = to_notes(theta, units)
+    expected = to_flat(reference.batch_gradient(Theta, activations, loss, X, Y, weight, 0.3))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
