@@ -192,10 +192,10 @@ def pack_panels(scratch, panels, B, K, N):
 
 
 @leaf
-def panel_columns(M, N, itemsize):
-    """Numbers in all panels for each row of B (K, N); 0 where products of M rows gain nothing."""
+def panel_columns(N, itemsize):
+    """Numbers in all panels for each row of B (K, N); 0 where a copy of it is of no use."""
     two = 2 * VECTOR_BYTES // itemsize
-    return (N + two - 1) // two * two if M >= LEAST_ROWS and two <= N else 0
+    return (N + two - 1) // two * two if two <= N else 0
 
 
 @leaf

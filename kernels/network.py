@@ -208,9 +208,8 @@ def accumulate_gradient(net, data, work, part, chunk, g, fresh, restart, lazy, w
         # The transposes are views: strides exchanged.
         a_t = matrix(work.a, a_first, 1, below.width)
         delta = matrix(work.d, d_first, above.width, 1)
-        columns = panel_columns(M, n_out, scratch.size)
-        if columns > 0:
-            # All chunks of a layer have the same deltas.
+        columns = panel_columns(n_out, scratch.size)
+        if chunk.shares and columns > 0:
             panels = address(work.panels[part.thread], part.i0 * columns)
             if restart:
                 pack_panels(scratch, panels, delta, B, n_out)

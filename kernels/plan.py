@@ -38,7 +38,7 @@ import numpy as np
 from .jit import leaf, section
 from .layout import starts_of
 from .machine import CACHE_LINE, VECTOR_BYTES, apart
-from .matmul import packed_bytes, panel_columns
+from .matmul import LEAST_ROWS, packed_bytes, panel_columns
 from .rules import GRADIENT
 from .tiles import TILE_ROWS
 
@@ -58,8 +58,12 @@ MOST_COPIED = 2**16
 # the shards of the next threads, so many with its own. Each look at one costs a round trip.
 MOST_TAKERS = 4
 
-# A part of theta: rows first_row..last_row of [b; W] of a layer, and where it begins and ends.
-CHUNK = np.dtype([(name, np.int64) for name in ["layer", "first_row", "last_row", "start", "stop"]])
+# A part of theta: rows first_row..last_row of [b; W] of a layer, and where it begins and ends; and
+# whether it and the others of the layer have so many rows that their gradients share a copy of the
+# deltas, in panels.
+CHUNK = np.dtype(
+    [(name, np.int64) for name in ["layer", "first_row", "last_row", "start", "stop", "shares"]]
+)
 NONE_CONTINUED = np.empty(0, np.bool_)
 
 # Examples: part ``part`` of ``n_parts`` of the micro-batch; and chunks first_chunk..last_chunk.
@@ -147,20 +151,18 @@ def _is_copied(units, batch_size, size, sparse):
 
 def chunks_of(units, continued=NONE_CONTINUED):
     """The chunks of all layers, ``(n_chunks,)`` CHUNK; none begins with a continued row."""
-    # Whole tiles, worth a call, and enough chunks to share out; of small networks half of that.
-    share = 2 if starts_of(units)[-1] <= SMALL else 1
-    least, whole = 2048 // share, TILE_ROWS // share
+    # Whole tiles, worth a call, and enough chunks to share out; a few rows at the end make none.
     chunks, start = [], 0
     for k, (n_in, n_out) in enumerate(itertools.pairwise(int(size) for size in units)):
-        rows = max(-(-least // n_out), min(64, -(-n_in // 8)))
-        rows = -(-rows // whole) * whole
+        rows = max(-(-2048 // n_out), min(64, -(-n_in // 8)))
+        rows = -(-rows // TILE_ROWS) * TILE_ROWS
         first = 0
         while first <= n_in:
-            last = min(n_in + 1, first + rows)
+            last = first + rows if n_in + 1 - first >= 1.5 * rows else n_in + 1
             while k == 0 and continued.size > 0 and last <= n_in and continued[last - 1]:
                 last += 1
             stop = start + (last - first) * n_out
-            chunks.append((k, first, last, start, stop))
+            chunks.append((k, first, last, start, stop, rows >= LEAST_ROWS))
             first, start = last, stop
     return np.array(chunks, CHUNK)
 
@@ -302,10 +304,8 @@ def work_for(
     noted = capacity if sparse else 0
     below = capacity * int(work.places["width"][1:].sum())
     # Of CSR rows, the first layer's gradient is no product.
-    in_panels = [
-        panel_columns.py_func(last - first, units[layer + 1], dtype.itemsize)
-        for layer, first, last, _, _ in chunks[chunks["layer"] >= sparse].tolist()
-    ]
+    shared = chunks[(chunks["layer"] >= sparse) & (chunks["shares"] > 0)]
+    in_panels = [panel_columns.py_func(units[k + 1], dtype.itemsize) for k in set(shared["layer"])]
     return work._replace(
         d=_aligned_zeros(below, dtype),
         saved=_aligned_zeros(below if saving else 0, dtype),
