@@ -54,6 +54,10 @@ PARTS, LEAST_PART, MOST_PARAMS, SMALL = 2, 64, 2**17, 2**13
 # So many are updated by each thread in less time than what others have updated takes to arrive.
 MOST_COPIED = 2**16
 
+# Examples are divided by so many: four rows are half the work of a tile of eight, but not two thirds
+# of that of six.
+TOGETHER = 4 if TILE_ROWS == 8 else TILE_ROWS
+
 # Shards cost more or less, and cores are more or less busy: a thread that is done takes chunks from
 # the shards of the next threads, so many with its own. Each look at one costs a round trip.
 MOST_TAKERS = 4
@@ -228,9 +232,9 @@ def takers_of(plan, n_threads):
 
 @leaf
 def examples_of(part, n_parts, size):
-    """Which examples i0..i1 of a micro-batch of ``size`` are in a part, in whole tiles."""
+    """Which examples i0..i1 of a micro-batch of ``size`` are in a part."""
     share = (size + n_parts - 1) // n_parts
-    share = (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    share = (share + TOGETHER - 1) // TOGETHER * TOGETHER
     return min(size, part * share), min(size, (part + 1) * share)
 
 
