@@ -71,6 +71,7 @@ class Trainer:
         n_threads: int | None = None,
         state: Array | None = None,
         given: bool = False,
+        *,
         reads: Callable[[], bool] = lambda: False,
     ) -> None:
         if state is None:
