@@ -21,6 +21,7 @@ from .report import number, times
 from .session import Worker, alternate
 from .tasks import (
     SOURCES,
+    TEXT,
     prepare_grid,
     prepare_memory,
     prepare_on_one_core,
@@ -138,12 +139,13 @@ def _memory_of(case):
 
 
 def streams(settings):
-    """fit from batches, of arrays and from Parquet, against fit from memory."""
+    """fit from batches, of arrays, of text and from Parquet, against fit from memory."""
     session, tables, raw = settings.session, [[], [], []], {}
-    for name in "AEG":
-        case = CASES[name]._replace(n=40_000 if settings.quick else 200_000)
+    cases = [CASES[name]._replace(n=40_000 if settings.quick else 200_000) for name in "AEG"]
+    for case in [*cases, TEXT._replace(n=1_600) if settings.quick else TEXT]:
+        sources = SOURCES[:3] if case.name == TEXT.name else SOURCES
         tasks = {
-            source: session.worker(source).task(prepare_stream, source, case) for source in SOURCES
+            source: session.worker(source).task(prepare_stream, source, case) for source in sources
         }
         losses = {source: task.run(2)[1] for source, task in tasks.items()}
         _check_equal(losses, 0.1 * losses["memory"])
@@ -151,11 +153,11 @@ def streams(settings):
         one, _ = alternate(tasks, session.rounds, 1)
         whole, _ = alternate(tasks, session.rounds, epochs)
         session.drop_tasks()
-        raw[name] = {"epochs": epochs, "seconds of one": one, "seconds": whole}
-        first = {source: median(one[source]) for source in SOURCES}
-        fit = {source: median(whole[source]) for source in SOURCES}
-        each = {source: (fit[source] - first[source]) / (epochs - 1) for source in SOURCES}
-        label = f"{name} {case.shape}"
+        raw[case.name] = {"epochs": epochs, "seconds of one": one, "seconds": whole}
+        first = {source: median(one[source]) for source in sources}
+        fit = {source: median(whole[source]) for source in sources}
+        each = {source: (fit[source] - first[source]) / (epochs - 1) for source in sources}
+        label = f"{case.name} {case.shape}"
         tables[0].append([label, str(epochs), *_throughput(fit)])
         tables[1].append([label, str(epochs - 1), *_throughput(each)])
         tables[2].append([label, "1", *_throughput(first)])
@@ -171,8 +173,10 @@ def streams(settings):
 
 def _throughput(seconds):
     """Cells of milliseconds by source, and of what memory takes over what each other takes."""
-    others = [f"{seconds['memory'] / seconds[source]:.2f}" for source in SOURCES[1:]]
-    return [*(number(1e3 * seconds[source]) for source in SOURCES), *others]
+    cells = [number(1e3 * seconds[source]) if source in seconds else "" for source in SOURCES]
+    for source in SOURCES[1:]:
+        cells.append(f"{seconds['memory'] / seconds[source]:.2f}" if source in seconds else "")
+    return cells
 
 
 _FIT = """

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import threadpoolctl
 
-from .cases import CASES, make_data
+from .cases import CASES, Case, make_data
 from .peers import parameters, prepare_fastnn, torch_network
 from .texts import load_texts
 
@@ -91,13 +91,16 @@ def prepare_grid(library, backend, max_iter):
     return run
 
 
-SOURCES = "memory", "arrays", "Parquet", "Parquet with cache"
+SOURCES = "memory", "arrays", "arrays with cache", "Parquet", "Parquet with cache"
+TEXT = Case("text", 16_000, 59_000, (64,), 20, 32)  # by lazy updates; has no Parquet
 
 
 def prepare_stream(source, case):
     """Returns ``run(epochs)``, the last loss of a fit from one of ``SOURCES``."""
-    X, y = make_data(case)
-    data, folder, buffer_rows = (X, y), None, case.n // 10
+    is_text = case.name == TEXT.name
+    X, y = make_text(case.n, case.d) if is_text else make_data(case)
+    settings = parameters(case) | ({"lazy_update": True} if is_text else {})
+    data, folder, buffer_rows = (X, y), tempfile.TemporaryDirectory(), case.n // 10
     if source != "memory":
         from fastnn import Stream
 
@@ -106,20 +109,19 @@ def prepare_stream(source, case):
                 rows = slice(first, first + buffer_rows)
                 yield X[rows], y[rows]
 
-        data = (Stream(batches, buffer_rows=buffer_rows),)
+        cache = folder.name if source.endswith("cache") else None
+        data = (Stream(batches, buffer_rows=buffer_rows, cache=cache),)
     if source.startswith("Parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        folder = tempfile.TemporaryDirectory()
         columns = {f"x{i}": column for i, column in enumerate(X.T.copy())}
         path = Path(folder.name, "all.parquet")
         pq.write_table(pa.table({**columns, "y": y}), path, row_group_size=buffer_rows)
-        cache = folder.name if source == "Parquet with cache" else None
         data = (Stream(path, target="y", buffer_rows=buffer_rows, cache=cache),)
 
     def run(epochs):
-        model = _classifier("fastnn")(**{**parameters(case), "max_iter": epochs})
+        model = _classifier("fastnn")(**{**settings, "max_iter": epochs})
         return float(model.fit(*data).loss_)
 
     run.folder = folder  # as long as it is run

@@ -15,9 +15,12 @@ class Pace:
         Whether the user asked for ``most``: it is the choice until it has proved to be worse.
     guess : float
         Examples per second, until the first slice is timed.
+    seconds : float
+        How long slices last, and at most those of trials.
     """
 
     SLICE_SECONDS = 0.05  # so that Ctrl-C and messages stay alive
+    SHORT_SECONDS = 0.0005  # beside other work, whose end is to be seen soon
     TRIAL_SECONDS = 0.002
     WARM_SECONDS = 0.00025  # of the slice before a trial, see record
     # The choice is questioned after so long: soon at first, as a short trial may be disturbed.
@@ -30,7 +33,10 @@ class Pace:
     # A slice on several threads ends when it has taken so many times as long as expected.
     PATIENCE = 2
 
-    def __init__(self, most: int, wanted: bool, guess: float) -> None:
+    def __init__(
+        self, most: int, wanted: bool, guess: float, seconds: float = SLICE_SECONDS
+    ) -> None:
+        self._seconds, self._of_trial = seconds, min(seconds, self.TRIAL_SECONDS)
         self._speeds = {most: guess}
         self._trials = []
         if most > 1:
@@ -51,14 +57,14 @@ class Pace:
             self._since_trials = 0.0
         if self._trials:
             n_threads = self._trials[0]
-            seconds = self.TRIAL_SECONDS if n_threads == self._last else self.WARM_SECONDS
+            seconds = self._of_trial if n_threads == self._last else self.WARM_SECONDS
             return n_threads, self._speeds[n_threads] * seconds
-        return best, self._speeds[best] * self.SLICE_SECONDS
+        return best, self._speeds[best] * self._seconds
 
     @property
     def limit(self) -> float:
         """Seconds after which the next slice is to end early if it goes on several threads."""
-        return self.PATIENCE * (self.TRIAL_SECONDS if self._trials else self.SLICE_SECONDS)
+        return self.PATIENCE * (self._of_trial if self._trials else self._seconds)
 
     def record(self, n_threads: int, examples: int, seconds: float) -> None:
         """Note how long a slice took."""
@@ -66,7 +72,7 @@ class Pace:
         if self._trials:
             self._spent[0] += examples
             self._spent[1] += seconds
-        if n_threads != self._last and (self._trials or seconds < self.SLICE_SECONDS / 2):
+        if n_threads != self._last and (self._trials or seconds < self._seconds / 2):
             # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
             # the next slice should be, otherwise nothing if it was short.
             self._last = n_threads
@@ -77,7 +83,7 @@ class Pace:
             self._tried[0] += examples
             self._tried[1] += seconds
             self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
-            if self._tried[1] > self.TRIAL_SECONDS / 2:
+            if self._tried[1] > self._of_trial / 2:
                 self._trials.pop(0)
                 if not self._trials:
                     self._end_trials()

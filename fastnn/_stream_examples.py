@@ -106,7 +106,7 @@ class Streamed:
     _buffers: Any
     _reading: Any
 
-    make_trainer, predict = Trainer, staticmethod(predict)
+    predict = staticmethod(predict)
 
     def __init__(
         self,
@@ -308,6 +308,9 @@ class Streamed:
         if weights is None:
             return data
         return data._replace(weights=readonly(weights), weight_scale=self._scale)
+
+    def make_trainer(self, *arguments: Any) -> Trainer:
+        return Trainer(*arguments, reads=lambda: not self._reading.done())
 
     def __enter__(self) -> Self:
         self._config = sklearn.get_config()  # which threads have each of its own

@@ -182,8 +182,10 @@ class Stream:
     def _row_groups(self, dataset: Any) -> Iterator[Any]:
         """Batches of Parquet files, one row group after the other.
 
-        A scanner of pyarrow would read ahead, up to 256 MB.
+        A scanner of pyarrow would read ahead, up to 256 MB, and take longer, also of one row group.
         """
+        from pyarrow.parquet import ParquetFile
+
         wanted, place = self._wanted(dataset), dataset.schema.names.index
         for file in dataset.get_fragments():
             # Its own columns, in the order of the first file's: a file that has others is an error.
@@ -192,9 +194,12 @@ class Stream:
             columns = known + [name for name in names if name not in known]
             if wanted is not None:
                 columns = [name for name in columns if name in wanted]
-            for group in file.split_by_row_group():
-                table = group.to_table(schema=file.physical_schema, columns=columns)
-                yield from table.to_batches(max_chunksize=2**15)
+            with file.open() as opened:
+                reader = ParquetFile(opened, metadata=file.metadata)
+                for group in range(reader.num_row_groups):
+                    # With what is nested in a column, and perhaps in another order.
+                    table = reader.read_row_group(group, columns).select(columns)
+                    yield from table.to_batches(max_chunksize=2**15)
 
     def _wanted(self, dataset: Any) -> list[str] | None:
         """The columns to read; None is all."""

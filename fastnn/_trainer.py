@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -57,6 +57,9 @@ class Trainer:
         The optimiser's.
     given : bool
         Whether ``gradient`` is given, the sum over a mini-batch, and only updates are made.
+    reads : callable
+        Whether a thread reads examples just now. It may need a core, so how many threads pay off
+        beside it is found out by itself.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class Trainer:
         n_threads: int | None = None,
         state: Array | None = None,
         given: bool = False,
+        *,
+        reads: Callable[[], bool] = lambda: False,
     ) -> None:
         if state is None:
             state = np.zeros((0, theta.size), theta.dtype)
@@ -75,7 +80,9 @@ class Trainer:
         most_threads = choose_n_threads(n_threads, operations * batch_size)
         if n_threads is None:
             most_threads = min(most_threads, busy_threads(net.units, batch_size))
-        self._pace = Pace(most_threads, n_threads is not None, 2e9 / operations)
+        about = most_threads, n_threads is not None, 2e9 / operations
+        self._pace, self._pace_beside = Pace(*about), Pace(*about, Pace.SHORT_SECONDS)
+        self._reads = reads
         # Of these two, large networks touch little: what is not touched takes no memory.
         theta_t = empty_theta(theta.size, theta.dtype)
         self.theta, self._batch_size = theta, int(batch_size)
@@ -167,20 +174,22 @@ class Trainer:
         first = 0
         while first < n:
             go_on()
-            n_threads, examples = self._pace.next_slice()
+            beside = self._n_helped > 1 and self._reads()
+            pace = self._pace_beside if beside else self._pace
+            n_threads, examples = pace.next_slice()
             last = first + max(1, int(examples) // block) * block
             if block < self._batch_size:  # blocks of one mini-batch
                 last = min(last, (first // self._batch_size + 1) * self._batch_size)
             last = min(last, n)
             orders["first"][0], orders["last"][0] = first, last
-            orders["n_threads"][0], orders["seconds"][0] = n_threads, self._pace.limit
+            orders["n_threads"][0], orders["seconds"][0] = n_threads, pace.limit
             started = time.perf_counter()
             if n_threads > 1:
                 self._helpers.start()
             self._kernel(*self._arguments, 0)
             self._helpers.check()
             last = int(orders["last"][0])  # or before, if its time was over
-            self._pace.record(n_threads, last - first, time.perf_counter() - started)
+            pace.record(n_threads, last - first, time.perf_counter() - started)
             first = last
         return n
 

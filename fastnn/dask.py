@@ -55,9 +55,10 @@ class OnDask(BaseMLP, Generic[Local]):
             Targets, in the same partitions. They come to this process.
         sample_weight : Dask array or series of shape (n_samples,), default=None
             Weight of each example, in the same partitions.
-        X_val : array-like or Dask collection of shape (n_validation, n_features), default=None
+        X_val : array-like, Stream, Dask collection of (n_validation, n_features), default=None
             Validation examples. These and their targets come to this process, where they are
-            predicted; a share of X that ``early_stopping`` sets aside stays on the workers.
+            predicted; a share of X that ``early_stopping`` sets aside stays on the workers. A
+            ``Stream`` is read in this process, one batch at a time.
         y_val : array-like or Dask collection, default=None
             Their targets.
         sample_weight_val : array-like or Dask collection, default=None

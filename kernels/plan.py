@@ -54,8 +54,8 @@ PARTS, LEAST_PART, MOST_PARAMS, SMALL = 2, 64, 2**17, 2**13
 # So many are updated by each thread in less time than what others have updated takes to arrive.
 MOST_COPIED = 2**16
 
-# Examples are divided by so many: four rows are half the work of a tile of eight, but not two thirds
-# of that of six.
+# Examples are divided by so many: four rows are half the work of a tile of eight, but more than two
+# thirds of that of six.
 TOGETHER = 4 if TILE_ROWS == 8 else TILE_ROWS
 
 # Shards cost more or less, and cores are more or less busy: a thread that is done takes chunks from

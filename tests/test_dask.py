@@ -123,6 +123,17 @@ def test_a_regressor_is_that_of_one_process(workers):
     assert score == pytest.approx(local.score(X_REAL, Y_REAL))
 
 
+def test_validation_examples_in_batches_are_read_by_this_process(workers):
+    settings = dict(early_stopping=True, max_iter=5, random_state=0, standardize=True)
+    held = slice(400, None)
+    parts = [(X[400:450], Y[400:450], 1 + WEIGHT[400:450]), (X[450:], Y[450:], 1 + WEIGHT[450:])]
+    with workers.as_current():
+        remote = fastnn.dask.MLPClassifier(**settings)
+        remote.fit(on_dask(X[:400], 80), on_dask(Y[:400], 80), X_val=fastnn.Stream(parts))
+    validation = dict(X_val=X[held], y_val=Y[held], sample_weight_val=1 + WEIGHT[held])
+    assert_same(remote, fastnn.MLPClassifier(**settings).fit(X[:400], Y[:400], **validation))
+
+
 def test_float32_stays_float32(client):
     settings = dict(max_iter=3, random_state=0)
     X32 = X.astype(np.float32)

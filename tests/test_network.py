@@ -155,6 +155,23 @@ def test_parts_with_data_of_their_own_train_as_parts_of_one(n_threads):
     np.testing.assert_array_equal(*found)
 
 
+def test_what_is_read_beside_training_has_a_pace_of_its_own(monkeypatch):
+    paces = []
+
+    def record(pace, n_threads, examples, seconds):
+        paces.append(pace)
+
+    monkeypatch.setattr("fastnn._pace.Pace.record", record)
+    net, theta, data, *_ = problem("binary", [4, 5, 1], "tanh")
+    rule, reads = Rule(ADAM, 0.01, 0.1, 0.9, 0.999, 1e-8), [True, False, True]
+    state = np.zeros((2, theta.size))
+    with Trainer(net, theta, data, 11, 2, state, reads=iter(reads).__next__) as trainer:
+        for _ in reads:
+            trainer.run_epoch(np.arange(11), rule)
+    beside, alone, again = paces
+    assert beside is again is not alone
+
+
 PAIRS = list(itertools.product(HIDDEN, KINDS))
 
 

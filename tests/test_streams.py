@@ -226,6 +226,14 @@ def test_columns_of_float32_are_trained_on_in_float32(tmp_path):
     assert_same(found, MLPRegressor(**SETTINGS).fit(X.astype(np.float32), SCORE))
 
 
+def test_a_column_is_told_from_others_whose_names_begin_with_its_name(tmp_path):
+    """Parquet calls what is nested in a column "a" "a.b"."""
+    table = pa.table({"a.b": [{"c": 1.0}, {"c": 2.0}], "a": [3.0, 4.0], "y": [0, 1]})
+    pq.write_table(table, tmp_path / "all.parquet")
+    stream = Stream(tmp_path / "all.parquet", features=["a"], target="y")
+    np.testing.assert_array_equal(list(stream.map(lambda X: X["a"].to_pylist())), [[3.0, 4.0]])
+
+
 def test_several_columns_may_be_the_target(tmp_path):
     table = TABLE.append_column("z", pa.array(X[:, 0]))
     pq.write_table(table, tmp_path / "all.parquet")

@@ -39,6 +39,14 @@ def test_the_pace_follows_the_machine(wanted):
     assert simulate(pace, {1: 1e6, 2: 1.8e6}, 3.0)[2] > 0.8  # and went
 
 
+def test_the_end_of_other_work_is_seen_soon():
+    """A short slice is as good as a long one, and takes at most twice as long as it should."""
+    pace, speeds = Pace(2, False, 1e5, Pace.SHORT_SECONDS), {1: 1e6, 2: 0.7e6}
+    assert simulate(pace, speeds, 3.0)[1] > 0.9
+    n_threads, examples = pace.next_slice()
+    assert examples / speeds[n_threads] < 2 * Pace.SHORT_SECONDS
+
+
 def test_one_choice_is_always_taken():
     assert simulate(Pace(1, False, 1e5), {1: 1e6}, 1.0) == {1: 1.0}
 
