@@ -1,15 +1,25 @@
 """How kernels are compiled: for which CPU, and with which options of Numba."""
 
+from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
 from llvmlite.binding import Linkage, parse_assembly
+from llvmlite.ir import IRBuilder
+from llvmlite.ir.instructions import InsertValue
 from numba import njit, types
-from numba.core import typed_passes, untyped_passes
+from numba.core import ir, typed_passes, untyped_passes
+from numba.core.callconv import CPUCallConv
+from numba.core.cgutils import alloca_once
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler import Compiler, compile_result
+from numba.core.compiler_machinery import register_pass
+from numba.core.cpu import CPUContext
 from numba.core.datamodel import models, register_default
+from numba.core.ir_utils import build_definitions, rename_labels
+from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
+from numba.core.ssa import reconstruct_ssa
 from numba.core.typing import Context
 
 from .machine import CPU_FEATURES, CPU_NAME
@@ -145,10 +155,41 @@ class _SharedCodegen(_InnerCodegen):
     _library_class = _SharedLibrary
 
 
+class _Calls(CPUCallConv):
+    """Numba's way to call functions, for those that have no ``try``."""
+
+    def check_try_status(self, builder):
+        pass
+
+    def return_status_propagate(self, builder, status):
+        builder.store(status.excinfoptr, self._get_excinfo_argument(builder.function))
+        self._return_errcode_raw(builder, status.code)
+
+
+class _Context(CPUContext):
+    """Numba's context of compilation, with another codegen."""
+
+    def __init__(self, codegen):
+        vars(self).update(vars(cpu_target.target_context))
+        self._internal_codegen = codegen("fastnn")
+        self.cached_internal_func = {}
+
+    @property
+    def call_conv(self):
+        return _Calls(self)
+
+    def get_function(self, fn, sig, _firstcall=True):
+        # Numba asks whether an array is to be taken for another one each time that it is used, and
+        # then goes through all of its registries.
+        if fn == "__array__":
+            raise NotImplementedError
+        return super().get_function(fn, sig, _firstcall)
+
+
 @cache
 def _context(codegen):
-    """Numba's context of compilation, with another codegen; made when it is first used."""
-    return cpu_target.target_context.subtarget(_internal_codegen=codegen("fastnn"))
+    """The context for a codegen; made when it is first used."""
+    return _Context(codegen)
 
 
 class Function(NamedTuple):
@@ -196,7 +237,9 @@ def add_function(dispatcher, library, function):
 # array expressions, literally, raise or prange, and dead branches are left to LLVM. Each pass goes
 # through the whole function, and many of them analyse it anew.
 _IDLE = {
-    typed_passes.IRLegalization,  # says where variables end, for those that own what they refer to
+    # Both say where variables end, for those that own what they refer to.
+    typed_passes.IRLegalization,
+    untyped_passes.IRProcessing,
     untyped_passes.WithLifting,
     untyped_passes.InlineClosureLikes,
     untyped_passes.RewriteDynamicRaises,
@@ -264,6 +307,98 @@ def _typing(flags):
     return _Typing()
 
 
+class _Builder(IRBuilder):
+    """A builder of LLVM code that remembers what it has put into a tuple or an array."""
+
+    def extract_value(self, agg, idx, name=""):
+        indices = [idx] if isinstance(idx, int) else [*idx]
+        whole = agg
+        while isinstance(whole, InsertValue) and len(whole.indices) == len(indices):
+            if whole.indices == indices:
+                return whole.value
+            whole = whole.aggregate
+        return super().extract_value(agg, idx, name)
+
+
+class _Lower(Lower):
+    """Numba's way from its code to LLVM's, with values in place of variables on the stack.
+
+    Numba keeps each variable that another block uses on the stack, tuples of arrays too, for LLVM
+    to find out number by number that it need not be there.
+    """
+
+    _disable_sroa_like_opt = False  # debuggers do not see kernels
+
+    def __init__(self, context, library, fndesc, func_ir, metadata=None):
+        func_ir.blocks = rename_labels(func_ir.blocks)  # what sets a variable before what uses it
+        super().__init__(context, library, fndesc, func_ir, metadata)
+
+    def setup_function(self, fndesc):
+        super().setup_function(fndesc)
+        self.builder = _Builder(self.entry_block)
+        self.call_helper = self.call_conv.init_call_helper(self.builder)
+
+    def _find_singly_assigned_variable(self):
+        assigned = Counter(
+            statement.target.name
+            for block in self.blocks.values()
+            for statement in block.find_insts(ir.Assign)
+        )
+        self._singly_assigned_vars = {name for name, times in assigned.items() if times == 1}
+        self._blk_local_varmap = {}
+
+    def storevar(self, value, name, argidx=None):
+        if name in self._singly_assigned_vars:
+            self._blk_local_varmap[name] = value
+        else:
+            self.builder.store(value, self.getvar(name))
+
+    def alloca_lltype(self, name, lltype, datamodel=None):
+        return alloca_once(self.builder, lltype, name=name)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed_passes.NativeLowering):
+    """Turns Numba's code into LLVM's."""
+
+    _name = "fastnn_lowering"
+
+    @property
+    def lowering_class(self):
+        return _Lower
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Renaming(untyped_passes.ReconstructSSA):
+    """Gives each value of a variable a name of its own."""
+
+    _name = "fastnn_renaming"
+
+    def run_pass(self, state):
+        state.func_ir = reconstruct_ssa(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _Stripping(typed_passes.PreLowerStripPhis):
+    """Lets the blocks before a join set the variable that the join would choose."""
+
+    _name = "fastnn_stripping"
+
+    def run_pass(self, state):
+        state.func_ir = self._strip_phi_nodes(state.func_ir)
+        return True
+
+
+# What takes the place of passes of Numba. It also looks where variables end, after each of them.
+_INSTEAD = {
+    untyped_passes.ReconstructSSA: _Renaming,
+    typed_passes.PreLowerStripPhis: _Stripping,
+    typed_passes.NativeLowering: _Lowering,
+}
+
+
 class _Compiler(Compiler):
     """Numba's pipeline, without what kernels do not need of it."""
 
@@ -274,7 +409,11 @@ class _Compiler(Compiler):
 
     def define_pipelines(self):
         (pipeline,) = super().define_pipelines()
-        pipeline.passes = [step for step in pipeline.passes if step[0] not in _IDLE]
+        pipeline.passes = [
+            (_INSTEAD.get(step[0], step[0]), step[1])
+            for step in pipeline.passes
+            if step[0] not in _IDLE
+        ]
         pipeline.finalize()
         return [pipeline]
 
