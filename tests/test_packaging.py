@@ -132,7 +132,7 @@ def test_what_is_imported_is_required_and_nothing_else(wheel):
     needed = {module for source in sources.values() for module in imported(source)}
     needed = needed - sys.stdlib_module_names - {"fastnn"}
     lines = metadata(wheel).get_all("Requires-Dist")
-    required = {line.split(">=")[0] for line in lines if "extra ==" not in line}
+    required = {re.match(r"[\w-]+", line)[0] for line in lines if "extra ==" not in line}
     required = {name.replace("scikit-learn", "sklearn") for name in required}
     assert required == needed
     assert of_extra - needed - sys.stdlib_module_names - {"fastnn"} == {"dask"}
