@@ -143,7 +143,8 @@ def streams(settings):
     session, tables, raw = settings.session, [[], [], []], {}
     cases = [CASES[name]._replace(n=40_000 if settings.quick else 200_000) for name in "AEG"]
     for case in [*cases, TEXT._replace(n=1_600) if settings.quick else TEXT]:
-        sources = SOURCES[:3] if case.name == TEXT.name else SOURCES
+        is_text = case.name == TEXT.name
+        sources = [name for name in SOURCES if not (is_text and name.startswith("Parquet"))]
         tasks = {
             source: session.worker(source).task(prepare_stream, source, case) for source in sources
         }

@@ -194,10 +194,11 @@ def checked_labels(y: Matrix, name: str = "y") -> tuple[str, Array]:
     classes = None
     if y.ndim == 1 and y.dtype.isnative and (y.dtype.kind in "biU" or families == {str}):
         # One search for them, of the several that scikit-learn's functions make.
-        # Asked to count, NumPy sorts whole numbers, in a tenth of the time that hashing them takes.
-        classes = np.unique(y, return_counts=True)[0] if y.dtype.kind in "biu" else np.unique(y)
-        if y.dtype.kind not in "bi":
-            classes = np.array(classes.tolist())  # as long as the longest
+        if y.dtype.kind in "bi":
+            # Asked to count, NumPy sorts whole numbers, in a tenth of the time that hashing takes.
+            classes = np.unique(y, return_counts=True)[0]
+        else:
+            classes = np.array(np.unique(y).tolist())  # as long as the longest
         if 0 < len(classes) <= len(y) // 2:  # more may be no classes, of which it warns
             return "binary" if len(classes) <= 2 else "multiclass", classes
     target_type = str(type_of_target(y, input_name=name))
