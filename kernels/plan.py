@@ -123,7 +123,8 @@ def plan_for(units, batch_size, n_threads, sparse=False, continued=NONE_CONTINUE
         tasks += [(0, max(1, parts), first, last) for first, last in shares]
         bounds[crew, EACH, : size + 1] = len(tasks) + np.arange(size + 1)
         tasks += [(0, 1, 0, len(chunks))] * size
-    return Plan(chunks, np.array(stages), np.array(tasks, TASK), bounds)
+    # Of a given type: where NumPy finds it in Python, it swallows a Ctrl-C.
+    return Plan(chunks, np.array(stages, STAGE), np.array(tasks, TASK), bounds)
 
 
 def n_parts(units, batch_size, sparse=False):

@@ -73,7 +73,8 @@ with warnings.catch_warnings(record=True) as caught:
 print(time.perf_counter() - sent[0])
 assert [str(w.message) for w in caught] == ["Training interrupted by user."], caught
 assert np.isfinite(model.predict_proba(X[:10])).all()
-assert len(sys._current_frames()) == 1  # threads
+# No thread is left, but one that is done may have to wait before it can return.
+assert any(len(sys._current_frames()) == 1 or time.sleep(0.01) for _ in range(500))
 """
 )
 
@@ -87,7 +88,8 @@ try:
         model.predict(np.repeat(X, 5, axis=0))
 except KeyboardInterrupt:
     print(time.perf_counter() - sent[0])
-assert len(sys._current_frames()) == 1  # threads
+# No thread is left, but one that is done may have to wait before it can return.
+assert any(len(sys._current_frames()) == 1 or time.sleep(0.01) for _ in range(500))
 """
 )
 
@@ -141,7 +143,7 @@ def test_sigterm_ends_the_process_at_once():
 
 
 MEMORY = """
-import resource, sys, warnings
+import resource, sys, time, warnings
 import numpy as np
 import fastnn
 from fastnn import MLPClassifier
@@ -170,7 +172,8 @@ try:
 except MemoryError:
     tried += 1
 assert tried == 10 and not hasattr(model, "coefs_")
-assert len(sys._current_frames()) == 1  # threads
+# No thread is left, but one that is done may have to wait before it can return.
+assert any(len(sys._current_frames()) == 1 or time.sleep(0.01) for _ in range(500))
 assert (small.predict_proba(X) == expected).all()
 small.fit(X, y)
 """
@@ -302,7 +305,7 @@ def test_a_callback_that_raises_in_lbfgs(warm_start, after_epochs):
 
 
 STORM = """
-import pickle, random, signal, sys, traceback, warnings
+import pickle, random, signal, sys, time, traceback, warnings
 import joblib
 import numpy as np
 import fastnn
@@ -361,7 +364,7 @@ for i in range(int(sys.argv[1])):
             assert state(model) == before, i
     if hasattr(model, "coefs_"):
         assert np.isfinite(model.predict_proba(X[:10])).all(), i
-    assert len(sys._current_frames()) == 1, i  # threads
+    assert any(len(sys._current_frames()) == 1 or time.sleep(0.01) for _ in range(500)), i
     assert came == answered, (i, came, answered)  # none is lost
 assert interrupted > i / 60
 """
@@ -370,6 +373,71 @@ assert interrupted > i / 60
 @pytest.mark.parametrize("n_fits", [75, pytest.param(300, marks=nightly)])
 def test_ctrl_c_at_any_moment_leaves_the_old_state_or_a_usable_one(n_fits, run_python):
     run_python(*QUIET, STORM, n_fits)
+
+
+AT_EACH_CALL = """
+import itertools, pickle, sys, warnings
+import joblib
+import numpy as np
+import fastnn
+from fastnn import MLPClassifier, _trainer
+joblib.cpu_count = lambda *_, **__: 8
+fastnn.warmup(["float64"])
+X = np.random.default_rng(0).standard_normal((400, 20))
+y = X[:, 0] > 0
+at, not_raised = [], []
+sys.unraisablehook = not_raised.append  # in a finaliser, from which Python lets nothing out
+
+def state(model):
+    return pickle.dumps({k: v for k, v in vars(model).items() if k not in model.get_params()})
+
+def interrupt(number):
+    calls = itertools.count(1)
+
+    def profile(frame, event, argument):
+        if event == "call" and next(calls) == number:
+            at.append((number, frame.f_code))
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    return profile
+
+def interrupted_fit(number):
+    warm_start = sys.argv[2] == "warm"
+    model = MLPClassifier((30,), solver=sys.argv[1], n_threads=2, warm_start=warm_start, max_iter=1)
+    if warm_start:
+        model.fit(X, y)
+    before = state(model)
+    _trainer._plan_for.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            sys.setprofile(interrupt(number))
+            model.fit(X, y)
+        except KeyboardInterrupt:
+            # At last the fit warns, and is done.
+            assert state(model) == before or np.isfinite(model.predict_proba(X)).all(), at
+            return "before" if state(model) == before else "done"
+        finally:
+            sys.setprofile(None)
+    assert any("interrupted" in str(w.message) for w in caught) or not_raised or not at, at
+    return "usable" if at else "all of it"
+
+ends = {}
+while "all of it" not in ends:
+    at.clear()
+    not_raised.clear()
+    end = interrupted_fit(1 + sum(ends.values()))
+    ends[end] = 1 + ends.get(end, 0)
+assert ends["before"] > 300 and ends["usable"] > 20 and ends["done"] < 20, ends
+"""
+
+
+@nightly
+@pytest.mark.parametrize("before", ["cold", "warm"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_ctrl_c_at_each_call_of_a_fit(solver, before, run_python):
+    run_python(*QUIET, AT_EACH_CALL, solver, before)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

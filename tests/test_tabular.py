@@ -841,7 +841,8 @@ with warnings.catch_warnings(record=True) as caught:
         print("usable", time.perf_counter() - sent[-1])
         assert [str(w.message) for w in caught] == ["Training interrupted by user."], caught
         assert np.isfinite(model.predict(X[:10])).all() and len(model.members_) >= 1
-assert len(sys._current_frames()) == 1  # threads
+# No thread is left, but one that is done may have to wait before it can return.
+assert any(len(sys._current_frames()) == 1 or time.sleep(0.01) for _ in range(500))
 """
 
 
