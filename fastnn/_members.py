@@ -375,9 +375,9 @@ def _fitted(
 
     def told(pairs: list[tuple[int, Encoded]]) -> Iterator[tuple[Member, Encoded, bool]]:
         interrupted = False
-        for member, table in results(fit, pairs, n_workers):
+        for (member, table), stopped in results(fit, pairs, n_workers):
             report.end(member)
-            interrupted |= member.stop_reason_ == "interrupted"
+            interrupted |= stopped or member.stop_reason_ == "interrupted"
             yield member, table, interrupted
             if interrupted and n_workers == 1:
                 return

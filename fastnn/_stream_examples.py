@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import mmap
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,6 +24,7 @@ from ._inputs import checked_labels, refuse_no_weight, weight_scale
 from ._network import make_data, predict
 from ._standardize import scaler_of
 from ._stream_batches import Passes, Piece, copies, encoded, joined, rows_of
+from ._threads import Workers
 from ._trainer import Trainer
 from ._typing import Array, Matrix, Parameters
 from ._validation import divided, held_part
@@ -315,14 +315,15 @@ class Streamed:
     def __enter__(self) -> Self:
         self._config = sklearn.get_config()  # which threads have each of its own
         self._n_begun, self._buffers, self._leaving = 0, None, False
-        self._reader = ThreadPoolExecutor(1, "fastnn-reader")
+        self._reader = Workers(1)
+        self._reader.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._leaving = True
         if self._buffers is not None:
-            self._reader.submit(self._buffers.close)  # what the source has opened, in its thread
-        self._reader.shutdown()
+            self._reader.call(self._buffers.close)  # what the source has opened, in its thread
+        self._reader.__exit__(*exception)
         self._buffers = self._reading = None  # and what is seen of the cache
 
     def skip(self, shuffled: Shuffled) -> None:
@@ -344,16 +345,13 @@ class Streamed:
 
     def _next(self, order: Array, is_last: bool) -> tuple[Data, Array]:
         """The buffer that is being read, with its rows in this order; begins to read another."""
-        # Ctrl-C does not end a wait where polars has been imported.
-        while not wait([self._reading], timeout=0.05).done:
-            pass
         data, rows = self._reading.result()
         if not is_last or self._n_begun < self._settings.max_iter:
             self._read()
         return data, rows[order]
 
     def _read(self) -> None:
-        self._reading = self._reader.submit(next, self._buffers)
+        self._reading = self._reader.call(next, self._buffers)
 
     def _filled(self, epoch: int) -> Iterator[tuple[Data, Array]]:
         """Fill both buffers in turn, from this epoch on."""

@@ -10,9 +10,9 @@ import threading
 import weakref
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from threading import Lock
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import joblib
 import numba
@@ -88,13 +88,55 @@ def _leave_to(caller: int) -> None:
         pass
 
 
+def _call(function: Callable[..., object], arguments: tuple[Any, ...], present: Lock) -> None:
+    """What a thread does."""
+    try:
+        function(*arguments)
+    finally:
+        present.release()
+
+
+class _Threads:
+    """Threads that call ``function``, each with arguments of its own, and are awaited.
+
+    Whenever Ctrl-C comes. As it may come while a thread starts, when no one would know whether
+    there is one, they are started and awaited by C functions alone, from ``list.extend`` to
+    ``start_new_thread``: Python handles no signal between the start of a thread and the note of it.
+    """
+
+    def __init__(
+        self, function: Callable[..., object], arguments: Iterable[tuple[Any, ...]]
+    ) -> None:
+        # A lock for each thread, which it releases when it goes.
+        self._tasks = [(function, each, Lock()) for each in arguments]
+        self._started: list[int] = []
+        self._gone: list[bool] = []
+
+    def start(self) -> None:
+        for _, _, present in self._tasks:
+            present.acquire()
+        self._started.extend(map(start_new_thread, itertools.repeat(_call), self._tasks))
+
+    def wait(self) -> None:
+        """Until those that were started are done, and only then raise what interrupted it."""
+        interrupt = None
+        while len(self._gone) < len(self._started):
+            waiting = self._tasks[len(self._gone) : len(self._started)]
+            locks = [present for _, _, present in waiting]
+            try:
+                self._gone.extend(map(operator.methodcaller("acquire"), locks))
+            except BaseException as error:  # what a signal's handler raises
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
 def _help(
     kernel: Kernel,
     arguments: tuple[Any, ...],
     caller: int,
     sync: Array,
     errors: list[BaseException],
-    gone: Lock,
 ) -> None:
     """What a helper thread does: a kernel, until it is done or ``sync[ABORT]`` is set."""
     try:
@@ -103,27 +145,24 @@ def _help(
     except BaseException as error:
         errors.append(error)
         sync[ABORT] = 1  # the others may wait for this thread: let them go
-    finally:
-        gone.release()
 
 
 class Helpers:
     """Threads 1 .. n_threads - 1 of a kernel, each of which calls ``kernel(*arguments, thread)``.
 
     A context manager: on leaving it, those that were started are told to go, by ``sync[ABORT]``,
-    and awaited, whenever Ctrl-C comes. As it may come while a thread starts, when no one would know
-    whether there is one, they are started and awaited by C functions alone, from ``list.extend`` to
-    ``start_new_thread``: Python handles no signal between the start of a thread and the note of it.
+    and awaited.
     """
 
     def __init__(self, n_threads: int, kernel: Kernel, *arguments: Any, sync: Array) -> None:
-        self._kernel, self._sync = kernel, sync
-        self._arguments = [(*arguments, thread) for thread in range(1, n_threads)]
-        # A lock for each helper, which it releases when it goes.
-        self._present: list[threading.Lock] = []
-        self._started: list[int] = []
-        self._gone: list[bool] = []
+        self._sync = sync
         self._errors: list[BaseException] = []
+        caller = threading.get_native_id()
+        tasks = [
+            (kernel, (*arguments, thread), caller, sync, self._errors)
+            for thread in range(1, n_threads)
+        ]
+        self._threads = _Threads(_help, tasks)
         self._let_go: weakref.finalize[Any, Any] | None = None
 
     def __enter__(self) -> Self:
@@ -135,27 +174,11 @@ class Helpers:
             return
         # For a Ctrl-C that comes before the first line of __exit__.
         self._let_go = weakref.finalize(self, self._sync.__setitem__, ABORT, 1)
-        caller = threading.get_native_id()
-        self._present = [threading.Lock() for _ in self._arguments]
-        for lock in self._present:
-            lock.acquire()
-        tasks = [
-            (self._kernel, arguments, caller, self._sync, self._errors, lock)
-            for arguments, lock in zip(self._arguments, self._present, strict=True)
-        ]
-        self._started.extend(map(start_new_thread, itertools.repeat(_help), tasks))
+        self._threads.start()
 
     def __exit__(self, *exception: object) -> None:
         self._sync[ABORT] = 1
-        interrupt = None
-        while len(self._gone) < len(self._started):
-            waiting = self._present[len(self._gone) : len(self._started)]
-            try:
-                self._gone.extend(map(operator.methodcaller("acquire"), waiting))
-            except BaseException as error:  # what a signal's handler raises: not before all is done
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        self._threads.wait()
         if self._let_go is not None:
             self._let_go.detach()
 
@@ -165,51 +188,125 @@ class Helpers:
             raise self._errors[0]
 
 
-_called = (
-    threading.local()
-)  # ``stop``, in a thread of ``results``: whether its caller wants no more
+class Outcome(Generic[Result]):
+    """What a call by one of ``Workers`` returns or raises, once it is done."""
+
+    def __init__(self) -> None:
+        self._returned: list[Result] = []
+        self._raised: list[BaseException] = []
+        self._coming = Lock()
+        self._coming.acquire()
+
+    def of(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
+        """Make the call."""
+        coming = self._coming
+        try:
+            self._returned.append(function(*arguments))
+        except BaseException as error:
+            self._raised.append(error)
+            del self  # which the exception would keep, by way of the traceback
+        coming.release()
+
+    def done(self) -> bool:
+        return bool(self._returned or self._raised)
+
+    def result(self) -> Result:
+        """Wait for it."""
+        while not (self._returned or self._raised):
+            # Not for ever: where polars has been imported, Ctrl-C does not end a wait.
+            self._coming.acquire(timeout=0.05)
+        if self._returned:
+            return self._returned[0]
+        try:
+            raise self._raised[0]
+        finally:
+            del self
+
+
+def _work(calls: SimpleQueue[Any]) -> None:
+    """What a thread of ``Workers`` does: calls, until one is None, which the next finds as well."""
+    while (call := calls.get()) is not None:
+        function, arguments, outcome = call
+        outcome.of(function, arguments)
+        del call, function, arguments, outcome  # nothing is kept while it waits
+    calls.put(None)
+
+
+class Workers:
+    """Threads that make calls, one after the other as they come.
+
+    A context manager, which is left when all calls are made. concurrent.futures does much of this
+    in Python, where Ctrl-C can leave its locks as no one expects them, and threads that never end.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._calls: SimpleQueue[Any] = SimpleQueue()
+        self._threads = _Threads(_work, [(self._calls,)] * n_threads)
+
+    def __enter__(self) -> Self:
+        # For a Ctrl-C that comes before the first line of __exit__.
+        self._let_go = weakref.finalize(self, self._calls.put, None)
+        self._threads.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._calls.put(None)
+        self._threads.wait()
+        self._let_go.detach()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Outcome[Result]:
+        """Have ``function(*arguments)`` called."""
+        outcome = Outcome[Result]()
+        self._calls.put((function, arguments, outcome))
+        return outcome
+
+
+# ``stop``, in a thread of ``results``: not empty when its caller wants no more.
+_called = threading.local()
 
 
 def go_on() -> None:
     """Raise KeyboardInterrupt in a thread of ``results`` whose caller was interrupted."""
-    if hasattr(_called, "stop") and _called.stop.is_set():
+    if getattr(_called, "stop", None):
         raise KeyboardInterrupt
 
 
 def results(
     function: Callable[[Argument], Result], arguments: Iterable[Argument], n_threads: int
-) -> Iterator[Result]:
+) -> Iterator[tuple[Result, bool]]:
     """Yield ``function(argument)`` for each of the arguments, in order, from several threads.
 
     Ctrl-C in the calling thread interrupts those that are at work, as it would if they were called
-    one after the other, and no more are called: what they return is still yielded. An exception of
-    one, and closing the generator, interrupts the others.
+    one after the other, and no more are called: what they return is still yielded, beside True. An
+    exception of one, and closing the generator, interrupts the others.
     """
     if n_threads == 1:
-        yield from map(function, arguments)
+        for argument in arguments:
+            yield function(argument), False
         return
-    stop = threading.Event()
+    stop: list[bool] = []
+    told = False
 
-    def call(argument: Argument) -> Result:
+    def call(argument: Argument) -> list[Result]:
         _called.stop = stop
-        return function(argument)
+        return [] if stop else [function(argument)]
 
-    with ThreadPoolExecutor(n_threads) as pool:
-        futures = [pool.submit(call, argument) for argument in arguments]
+    with Workers(n_threads) as workers:
         try:
-            while futures and not futures[0].cancelled():
+            outcomes = [workers.call(call, argument) for argument in arguments]
+            while outcomes:
                 try:
-                    result = futures[0].result()
+                    result = outcomes[0].result()
                 except KeyboardInterrupt:
-                    if stop.is_set():  # the function does not return what it has come to
+                    if stop:  # the function does not return what it has come to
                         raise
-                    stop.set()
-                    for future in futures:
-                        future.cancel()
+                    stop.append(True)
                     continue
-                del futures[0]
-                yield result
+                del outcomes[0]
+                for each in result:
+                    told = bool(stop)
+                    yield each, told
+            if stop and not told:
+                raise KeyboardInterrupt
         finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
+            stop.append(True)
