@@ -113,15 +113,14 @@ def layers_of(units):
     """Records of the layers between so many ``units``; the rest of each is zero."""
     layers = np.zeros(len(units) - 1, LAYER)
     layers["n_in"], layers["n_out"] = units[:-1], units[1:]
-    sizes = [(n_in + 1) * n_out for n_in, n_out in itertools.pairwise(units)]
-    layers["start"] = [0, *itertools.accumulate(sizes[:-1])]
+    layers["start"] = starts_of(units)[:-1]
     return layers
 
 
 def starts_of(units):
-    """Offsets of the layers in theta, ``(n_layers + 1,)``; the last is the number of parameters."""
-    units = np.asarray(units, np.int64)
-    return np.concatenate(([0], np.cumsum((units[:-1] + 1) * units[1:])))
+    """Where the layers begin in theta, and behind these the number of parameters."""
+    sizes = [(n_in + 1) * n_out for n_in, n_out in itertools.pairwise(map(int, units))]
+    return [0, *itertools.accumulate(sizes)]
 
 
 def shapes_of(units):

@@ -203,7 +203,7 @@ def _whole_tiles(scratch, add, then, C, A, B, M, N, K):
     like, size = scratch.like, scratch.size
     lanes = VECTOR_BYTES // size
     # Copying a part of B pays where several tiles run over it, of A where several parts of B do.
-    packing_b = scratch.panels == 0 and M >= LEAST_ROWS and 2 * lanes <= N
+    packing_b = scratch.panels == 0 and M >= LEAST_ROWS and panel_columns(N, size) > 0
     packing_a = 16 * lanes <= N and max(A.row, A.column) * size >= FAR_APART
     # Equal steps, of whole fours: the last one would be short for its passes over C.
     in_steps = packing_a or packing_b or scratch.panels != 0
