@@ -1,5 +1,7 @@
 """How many threads pay off, found out while training, and how long slices of an epoch last."""
 
+from operator import itemgetter
+
 
 class Pace:
     """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
@@ -23,8 +25,11 @@ class Pace:
     SHORT_SECONDS = 0.0005  # beside other work, whose end is to be seen soon
     TRIAL_SECONDS = 0.002
     WARM_SECONDS = 0.00025  # of the slice before a trial, see record
-    # The choice is questioned after so long: soon at first, as a short trial may be disturbed.
-    FIRST_SECONDS, MOST_SECONDS = 0.02, 0.32
+    # The choice is questioned after so long: soon at first, as a short trial may be disturbed, then
+    # after ever longer. One thread does not notice that a core becomes free, and is questioned
+    # often; several are seen to slow down when one is taken.
+    FIRST_SECONDS, MOST_SECONDS, STEADY_SECONDS = 0.02, 0.32, 2.56
+    STEADY = 0.9  # of the speed with which they were chosen
     # Trials may take this part of the time. One is dear where a helper has to wait for a busy core.
     MOST_LOST = 0.03
     # And so many seconds before that: the threads of a BLAS go on spinning for a while after a call
@@ -47,14 +52,20 @@ class Pace:
         self._last: int | None = None  # number of threads of the last slice
         self._since_trials = 0.0
         self._credit = self.CREDIT_SECONDS
-        self._between_trials = self._least_between = self.FIRST_SECONDS
+        self._least_between = self.FIRST_SECONDS
+        self._dear = 0.0  # seconds between trials that are as dear as the last
+        self._chosen = most, 0.0  # the choice when the last trials ended, and its speed
 
     def next_slice(self) -> tuple[int, float]:
         """Number of threads, and of examples, of the next slice."""
         best = max(self._speeds, key=self._speeds.__getitem__)
-        if self._since_trials > self._between_trials and len(self._speeds) > 1:
+        steady = best > 1 and self._speeds[best] > self.STEADY * self._chosen[1]
+        most = self.STEADY_SECONDS if steady else self.MOST_SECONDS
+        between = max(min(self._least_between, most), self._dear)
+        if self._since_trials > between and len(self._speeds) > 1:
             self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
             self._since_trials = 0.0
+            self._least_between *= 2 if best == 1 else 4
         if self._trials:
             n_threads = self._trials[0]
             seconds = self._of_trial if n_threads == self._last else self.WARM_SECONDS
@@ -72,18 +83,25 @@ class Pace:
         if self._trials:
             self._spent[0] += examples
             self._spent[1] += seconds
-        if n_threads != self._last and (self._trials or seconds < self._seconds / 2):
+            # What cannot be shorter than a trial is one, unless it is the first of all.
+            is_long = examples > max(self._speeds.values()) * self._of_trial
+            counts = is_long and self._last is not None
+        else:
+            counts = seconds >= self._seconds / 2
+        if n_threads != self._last and not counts:
             # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
-            # the next slice should be, otherwise nothing if it was short.
+            # the next slice should be, otherwise nothing.
             self._last = n_threads
             self._tried = [0, 0.0]
             if self._trials:
                 self._speeds[n_threads] = speed
         elif self._trials:
+            self._last = n_threads
             self._tried[0] += examples
             self._tried[1] += seconds
             self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
             if self._tried[1] > self._of_trial / 2:
+                self._tried = [0, 0.0]
                 self._trials.pop(0)
                 if not self._trials:
                     self._end_trials()
@@ -95,9 +113,12 @@ class Pace:
             self._since_trials += seconds
 
     def _end_trials(self) -> None:
+        before, _ = self._chosen
+        best, speed = self._chosen = max(self._speeds.items(), key=itemgetter(1))
         examples, seconds = self._spent
-        self._credit -= seconds - examples / max(self._speeds.values())
+        self._credit -= seconds - examples / speed
         lost, self._credit = max(0.0, -self._credit), max(0.0, self._credit)
-        self._between_trials = max(self._least_between, lost / self.MOST_LOST)
-        self._least_between = min(2 * self._least_between, self.MOST_SECONDS)
+        self._dear = lost / self.MOST_LOST
+        if best != before:
+            self._least_between = min(self._least_between, self.MOST_SECONDS)
         self._spent = [0, 0.0]

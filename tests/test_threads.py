@@ -39,6 +39,24 @@ def test_the_pace_follows_the_machine(wanted):
     assert simulate(pace, {1: 1e6, 2: 1.8e6}, 3.0)[2] > 0.8  # and went
 
 
+def test_a_steady_choice_is_seldom_questioned():
+    pace, speeds = Pace(2, False, 1e5), {1: 1e6, 2: 1.8e6}
+    simulate(pace, speeds, 1.0)
+    assert simulate(pace, speeds, 10.0)[1] < 0.003
+    # Not so one that has become slower: perhaps the other is the better one by now.
+    assert simulate(pace, {1: 1.3e6, 2: 1.2e6}, 3.0)[1] > 0.8
+
+
+def test_no_slice_comes_before_a_trial_that_is_as_long():
+    pace, spent = Pace(2, False, 1e3), {1: 0.0, 2: 0.0}
+    while sum(spent.values()) < 10.0:
+        n_threads, _ = pace.next_slice()
+        seconds = 0.01 if n_threads == 1 else 0.006  # a mini-batch, whatever is asked for
+        spent[n_threads] += seconds
+        pace.record(n_threads, 256, seconds)
+    assert spent[1] < 0.1
+
+
 def test_the_end_of_other_work_is_seen_soon():
     """A short slice is as good as a long one, and takes at most twice as long as it should."""
     pace, speeds = Pace(2, False, 1e5, Pace.SHORT_SECONDS), {1: 1e6, 2: 0.7e6}
