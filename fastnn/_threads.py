@@ -55,7 +55,8 @@ def choose_n_threads(n_threads: int | None, operations: float) -> int:
     worth = int(operations // WORTH_A_THREAD)
     if worth <= 1:
         return 1
-    if threading.current_thread() is not threading.main_thread():
+    # Not by current_thread, which keeps an object for each thread that it is called in.
+    if threading.get_ident() != threading.main_thread().ident:
         return 1
     if multiprocessing.parent_process() is not None:
         return 1
@@ -97,11 +98,12 @@ def _call(function: Callable[..., object], arguments: tuple[Any, ...], present: 
 
 
 class _Threads:
-    """Threads that call ``function``, each with arguments of its own, and are awaited.
+    """Threads that call ``function``, each with arguments of its own.
 
-    Whenever Ctrl-C comes. As it may come while a thread starts, when no one would know whether
-    there is one, they are started and awaited by C functions alone, from ``list.extend`` to
-    ``start_new_thread``: Python handles no signal between the start of a thread and the note of it.
+    They are awaited whenever Ctrl-C comes. As it may come while a thread starts, when no one would
+    know whether there is one, they are started and awaited by C functions alone, from
+    ``list.extend`` to ``start_new_thread``: Python handles no signal between the start of a thread
+    and the note of it.
     """
 
     def __init__(
