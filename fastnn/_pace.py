@@ -61,7 +61,9 @@ class Pace:
         best = max(self._speeds, key=self._speeds.__getitem__)
         steady = best > 1 and self._speeds[best] > self.STEADY * self._chosen[1]
         most = self.STEADY_SECONDS if steady else self.MOST_SECONDS
-        between = max(min(self._least_between, most), self._dear)
+        # What has become slower than the other may just have been disturbed: then at once.
+        least = self.FIRST_SECONDS if best != self._chosen[0] else self._least_between
+        between = max(min(least, most), self._dear)
         if self._since_trials > between and len(self._speeds) > 1:
             self._trials = [n_threads for n_threads in self._speeds if n_threads != best]
             self._since_trials = 0.0
@@ -120,5 +122,5 @@ class Pace:
         lost, self._credit = max(0.0, -self._credit), max(0.0, self._credit)
         self._dear = lost / self.MOST_LOST
         if best != before:
-            self._least_between = min(self._least_between, self.MOST_SECONDS)
+            self._least_between = self.FIRST_SECONDS
         self._spent = [0, 0.0]
