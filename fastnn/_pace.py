@@ -1,7 +1,5 @@
 """How many threads pay off, found out while training, and how long slices of an epoch last."""
 
-from operator import itemgetter
-
 
 class Pace:
     """Finds by trying on how many threads slices of an epoch go fastest, and how long they last.
@@ -90,15 +88,13 @@ class Pace:
             counts = is_long and self._last is not None
         else:
             counts = seconds >= self._seconds / 2
-        if n_threads != self._last and not counts:
+        changed, self._last = n_threads != self._last, n_threads
+        if changed and not counts:
             # Memory and caches are cold, and helpers have to wake: in a trial it tells how long
             # the next slice should be, otherwise nothing.
-            self._last = n_threads
-            self._tried = [0, 0.0]
             if self._trials:
                 self._speeds[n_threads] = speed
         elif self._trials:
-            self._last = n_threads
             self._tried[0] += examples
             self._tried[1] += seconds
             self._speeds[n_threads] = self._tried[0] / max(self._tried[1], 1e-9)
@@ -109,16 +105,16 @@ class Pace:
                     self._end_trials()
         else:
             # Half of the news, as a single slice may have been interrupted, unless it is very bad.
-            self._last = n_threads
             believed = 1.0 if seconds > self.limit else 0.5
             self._speeds[n_threads] += believed * (speed - self._speeds[n_threads])
             self._since_trials += seconds
 
     def _end_trials(self) -> None:
         before, _ = self._chosen
-        best, speed = self._chosen = max(self._speeds.items(), key=itemgetter(1))
+        best = max(self._speeds, key=self._speeds.__getitem__)
+        self._chosen = best, self._speeds[best]
         examples, seconds = self._spent
-        self._credit -= seconds - examples / speed
+        self._credit -= seconds - examples / self._speeds[best]
         lost, self._credit = max(0.0, -self._credit), max(0.0, self._credit)
         self._dear = lost / self.MOST_LOST
         if best != before:
